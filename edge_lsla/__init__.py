@@ -1,0 +1,1 @@
+"""Export, calibrate, build and run ViT-LSLA classifiers on edge devices."""

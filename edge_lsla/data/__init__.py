@@ -1,0 +1,1 @@
+"""Data sets: reading them, and the generator of the demo set."""
