@@ -8,13 +8,16 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFilter
 
-from edge_lsla.data.backgrounds import BACKGROUND_KINDS, background, smooth_noise
 from edge_lsla.errors import UsageError
 
 Pixels = npt.NDArray[np.float32]
 
+BACKGROUND_KINDS = ("card", "leaf", "soil")
+
 # Nodes of the warp grid along a side: cells of about 16 px keep the bilinear pieces invisible.
 _GRID = 7
+# Below this mean difference (of 255) the insect is lost, and the label with it.
+_LEAST_CONTRAST = 38.0
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 _TO_YIQ = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]], np.float32)
 _FROM_YIQ = np.linalg.inv(_TO_YIQ).astype(np.float32)
@@ -28,8 +31,8 @@ class CompositionSettings:
         UsageError: a field is outside its range.
     """
 
-    min_extent: float = 0.45  # insect's longest side, as a share of the picture's side
-    max_extent: float = 0.92
+    min_extent: float = 0.5  # insect's longest side, as a share of the picture's side
+    max_extent: float = 0.95
     tilt: float = 35.0  # degrees either way
     any_angle_share: float = 0.25  # turned by any angle instead
     warp: float = 0.045  # smooth displacement, as a share of the insect's side
@@ -121,9 +124,10 @@ def compose(sprite: Image.Image, rng: np.random.Generator, size: int, settings: 
     if settings.style > 0:
         insect = restyle(insect, rng, settings)
     placed = np.asarray(_place(insect, rng, size, extent, settings), np.float32)
-    alpha = placed[..., 3:] / 255
+    alpha = np.asarray(placed[..., 3:] / 255, np.float32)
+    canvas = _stand_out(canvas, placed[..., :3], alpha)
     canvas *= 1 - _shadow(placed[..., 3], rng, size)
-    canvas = canvas * (1 - alpha) + placed[..., :3] * alpha
+    canvas = np.asarray(canvas * (1 - alpha) + placed[..., :3] * alpha, np.float32)
     if rng.random() < settings.occlusion_share:
         canvas = _occlude(canvas, rng, size)
     return _photograph(canvas, rng, size, settings.degrade)
@@ -134,6 +138,8 @@ def restyle(sprite: Image.Image, rng: np.random.Generator, settings: Composition
 
     Args:
         sprite: RGBA.
+        rng: the only source of chance.
+        settings: `style` and `strong_colour_share` count.
 
     Returns:
         RGBA of the same size.
@@ -156,7 +162,7 @@ def restyle(sprite: Image.Image, rng: np.random.Generator, settings: Composition
     if chance(0.12):  # flat colour: everything drawn towards the insect's mean
         mean = (rgb * alpha).sum((0, 1)) / max(float(alpha.sum()), 1.0)
         rgb += (mean - rgb) * np.float32(rng.uniform(0.15, 0.5))
-    rgb = _recolour(rgb, rng, settings, chance)
+    rgb = _recolour(rgb, rng, settings)
     if chance(0.35):
         rgb *= _gradient(rng, rgb.shape[0], rgb.shape[1], 0.35)
     if chance(0.3):  # rounded: the rim is darker or lighter than the middle
@@ -175,7 +181,7 @@ def restyle(sprite: Image.Image, rng: np.random.Generator, settings: Composition
     return out.filter(ImageFilter.GaussianBlur(float(rng.uniform(0.3, 0.9)))) if chance(0.2) else out
 
 
-def _recolour(rgb: Pixels, rng: np.random.Generator, settings: CompositionSettings, chance: object) -> Pixels:
+def _recolour(rgb: Pixels, rng: np.random.Generator, settings: CompositionSettings) -> Pixels:
     strong = rng.random() < settings.strong_colour_share
     angle = np.float32(rng.normal(0, 0.6 if strong else 0.14))
     saturation = np.float32(rng.uniform(0.45, 1.6) if strong else rng.uniform(0.8, 1.25))
@@ -251,8 +257,7 @@ def _place(
     aspect, shear = 1 + settings.skew * rng.uniform(-1, 1), settings.skew * rng.uniform(-1, 1)
     inverse = np.array([[flip * cos, flip * sin], [-sin, cos]]) * scale * shrink
     inverse = np.array([[aspect, shear], [0, 1 / aspect]]) @ inverse
-    nodes = np.linspace(0, size, _GRID + 1)
-    nodes = np.round(nodes)
+    nodes = np.round(np.linspace(0, size, _GRID + 1))
     grid = np.stack(np.meshgrid(nodes, nodes), axis=-1)  # [rows, columns, (x, y)]
     offset = grid - centre
     tilt_x, tilt_y = rng.uniform(-1, 1, 2) * settings.skew / size
@@ -275,12 +280,25 @@ def _place(
     return sprite.transform((size, size), Image.Transform.MESH, mesh, Image.Resampling.BILINEAR)
 
 
+def _stand_out(canvas: Pixels, insect: Pixels, alpha: Pixels) -> Pixels:
+    """Lightens or darkens a background that the insect would vanish into."""
+    area = max(float(alpha.sum()), 1.0)
+    insect_colour, ground = (insect * alpha).sum((0, 1)) / area, (canvas * alpha).sum((0, 1)) / area
+    lacking = _LEAST_CONTRAST - float(np.linalg.norm(insect_colour - ground)) / np.sqrt(3)
+    if lacking <= 0:
+        return canvas
+    light = float(insect_colour @ _LUMA)
+    up = float(ground @ _LUMA) > light if 60 < light < 190 else light <= 60
+    goal = ground @ _LUMA + (lacking if up else -lacking) * 1.3
+    return np.asarray(canvas * np.float32(max(goal, 5.0) / max(float(ground @ _LUMA), 20.0)), np.float32)
+
+
 def _shadow(alpha: Pixels, rng: np.random.Generator, size: int) -> Pixels:
     strength = rng.uniform(0.0, 0.5)
     shift = np.round(rng.uniform(-0.04, 0.04, 2) * size).astype(int)
     mask = Image.fromarray(np.roll(alpha, tuple(shift), (0, 1)).astype(np.uint8), "L")
     mask = mask.filter(ImageFilter.GaussianBlur(float(rng.uniform(0.01, 0.04)) * size))
-    return np.asarray(mask, np.float32)[..., None] * np.float32(strength / 255)
+    return np.asarray(np.asarray(mask, np.float32)[..., None] * np.float32(strength / 255), np.float32)
 
 
 def _occlude(canvas: Pixels, rng: np.random.Generator, size: int) -> Pixels:
@@ -306,3 +324,81 @@ def _photograph(canvas: Pixels, rng: np.random.Generator, size: int, degrade: fl
     if rng.random() < 0.35 * degrade:
         picture = picture.filter(ImageFilter.GaussianBlur(float(rng.uniform(0.3, 0.9))))
     return picture
+
+
+def smooth_noise(rng: np.random.Generator, size: int, cells: int) -> Pixels:
+    """Smooth noise of about unit deviation, [size, size] float32, with `cells` bumps along a side."""
+    coarse = rng.standard_normal((cells + 1, cells + 1), np.float32)
+    return np.asarray(Image.fromarray(coarse).resize((size, size), Image.Resampling.BICUBIC), np.float32)
+
+
+def background(kind: str, rng: np.random.Generator, size: int) -> Pixels:
+    """Draws one background; [size, size, 3] float32, about 0 to 255."""
+    return {"card": _card, "leaf": _leaf, "soil": _soil}[kind](rng, size)
+
+
+def _axes(size: int, angle: float) -> tuple[Pixels, Pixels]:
+    axis = np.linspace(-0.5, 0.5, size, dtype=np.float32)
+    cos, sin = np.float32(np.cos(angle)), np.float32(np.sin(angle))
+    return cos * axis[None, :] + sin * axis[:, None], cos * axis[:, None] - sin * axis[None, :]
+
+
+def _card(rng: np.random.Generator, size: int) -> Pixels:
+    base = np.array([238, 208, 45] if rng.random() < 0.65 else [55, 120, 200], np.float32)
+    if rng.random() < 0.12:
+        base = np.array([235, 235, 228], np.float32)  # the white card of a delta trap
+    base = base + rng.normal(0, 12, 3).astype(np.float32)
+    light = 1 + 0.05 * smooth_noise(rng, size, 3)
+    if rng.random() < 0.7:
+        along, across = _axes(size, rng.normal(0, 0.15))
+        pitch, width = rng.uniform(0.12, 0.4), rng.uniform(0.006, 0.014)
+        phase = rng.uniform(0, 1, 2)
+        lines = ((along / pitch + phase[0]) % 1 < width / pitch) | ((across / pitch + phase[1]) % 1 < width / pitch)
+        light = light * (1 - lines * np.float32(rng.uniform(0.15, 0.45)))
+    speckle = smooth_noise(rng, size, max(4, size // 3))
+    glue = np.clip(speckle - np.float32(2.1), 0, 1) * rng.uniform(0, 110)
+    dirt = np.clip(-speckle - np.float32(2.3), 0, 1) * rng.uniform(0, 1.2)
+    return np.asarray((base * (light * (1 - dirt))[..., None]) + glue[..., None], np.float32)
+
+
+def _leaf(rng: np.random.Generator, size: int) -> Pixels:
+    base = np.array([rng.uniform(45, 120), rng.uniform(105, 175), rng.uniform(30, 75)], np.float32)
+    along, across = _axes(size, rng.uniform(0, 2 * np.pi))
+    light = 1 + 0.12 * smooth_noise(rng, size, 3) + 0.04 * smooth_noise(rng, size, 16)
+    light = light + along * np.float32(rng.uniform(-0.5, 0.5))
+    offset = np.float32(rng.uniform(-0.35, 0.35))
+    width = np.float32(rng.uniform(0.008, 0.02))
+    middle = np.exp(-(((across - offset) / width) ** 2))
+    pitch, slant = rng.uniform(0.12, 0.25), rng.uniform(0.5, 1.0)
+    wave = ((along - np.float32(slant) * np.abs(across - offset)) / np.float32(pitch)) % 1 - np.float32(0.5)
+    side = np.exp(-((wave * np.float32(pitch) / (width * np.float32(0.45))) ** 2))
+    veins = np.maximum(middle, side * np.float32(0.6)) * np.float32(rng.uniform(0.1, 0.4))
+    picture = base * light[..., None] + veins[..., None] * np.array([110, 120, 70], np.float32)
+    if rng.random() < 0.35:  # out-of-focus lights behind the leaf
+        for _ in range(int(rng.integers(2, 6))):
+            x, y = rng.uniform(-0.5, 0.5, 2)
+            radius = rng.uniform(0.05, 0.16)
+            distance = np.sqrt((along - np.float32(x)) ** 2 + (across - np.float32(y)) ** 2)
+            disc = np.clip((np.float32(radius) - distance) * 25, 0, 1) * np.float32(rng.uniform(0.1, 0.35))
+            picture += (np.array([225, 240, 170], np.float32) - picture) * disc[..., None]
+    return np.asarray(picture, np.float32)
+
+
+def _soil(rng: np.random.Generator, size: int) -> Pixels:
+    base = np.array([125, 95, 68], np.float32) * np.float32(rng.uniform(0.55, 1.45))
+    base = base + rng.normal(0, 9, 3).astype(np.float32)
+    grain = 0.09 * smooth_noise(rng, size, 4) + 0.09 * smooth_noise(rng, size, 14)
+    grain = grain + 0.09 * smooth_noise(rng, size, size // 3)
+    picture = base * (1 + grain)[..., None]
+    axis = np.arange(size, dtype=np.float32)
+    for _ in range(int(rng.integers(0, 9))):
+        x, y = rng.uniform(0, size, 2)
+        rx, ry = rng.uniform(0.015, 0.06, 2) * size
+        left, right = max(0, int(x - rx)), min(size, int(x + rx) + 2)
+        top, bottom = max(0, int(y - ry)), min(size, int(y + ry) + 2)
+        dx, dy = (axis[None, left:right] - x) / rx, (axis[top:bottom, None] - y) / ry
+        mask = np.clip((1 - dx * dx - dy * dy) * 2, 0, 1)[..., None]
+        shade = np.float32(rng.uniform(0.6, 1.7)) * (1 - 0.25 * (dx + dy))[..., None]
+        grey = np.array([118, 108, 98], np.float32) * shade
+        picture[top:bottom, left:right] += (grey - picture[top:bottom, left:right]) * mask
+    return np.asarray(picture, np.float32)

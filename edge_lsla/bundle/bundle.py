@@ -1,0 +1,188 @@
+"""Opening a bundle: everything is verified before anything in it is used."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_lsla.bundle import strict_json
+from edge_lsla.bundle.archive import Archive
+from edge_lsla.bundle.arrays import npy_size, parse_npy
+from edge_lsla.bundle.layout import MANIFEST
+from edge_lsla.bundle.manifest import (
+    GOLDEN_INPUTS,
+    SIGNATURE,
+    Artifact,
+    Manifest,
+    golden_logits_name,
+)
+from edge_lsla.errors import BundleError, CompatibilityError
+
+MAX_SIGNATURE_BYTES = 65_536
+
+
+class Bundle:
+    """An open bundle, verified. Owns the open file: close it, or use it as a context manager.
+
+    Attributes:
+        path: the file.
+        digest: SHA-256 of the file without its comment, hexadecimal; it identifies the bundle.
+        manifest: what it holds.
+    """
+
+    path: Path
+    digest: str
+    manifest: Manifest
+
+    def __init__(self, archive: Archive, manifest: Manifest) -> None:
+        self.path = archive.path
+        self.digest = archive.digest
+        self.manifest = manifest
+        self._archive = archive
+
+    def __enter__(self) -> Bundle:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; what was read stays valid, reading more is refused."""
+        self._archive.close()
+
+    def artifact(
+        self, backend: str, precision: str | None = None, *, kind: str | None = None, target: str | None = None
+    ) -> Artifact:
+        """Return the first artifact that fits, in the manifest's order, which puts the preferred one first.
+
+        Args:
+            backend: one of `BACKENDS`.
+            precision, kind: None takes any.
+            target: the device, such as "sm87"; artifacts for any device fit too. None takes any.
+
+        Raises:
+            CompatibilityError: there is none; the message names what the bundle holds.
+        """
+        for one in self.manifest.artifacts:
+            wanted = (backend, precision or one.precision, kind or one.kind)
+            if (one.backend, one.precision, one.kind) == wanted and one.fits(target):
+                return one
+        sought = " ".join(part for part in (backend, precision, kind, target and f"for {target}") if part)
+        held = ", ".join(one.name for one in self.manifest.artifacts)
+        raise CompatibilityError(
+            f"bundle holds no artifact for {sought}", self.path, f"it holds {held}; choose one of these or rebuild it"
+        )
+
+    def read(self, artifact: Artifact) -> bytes:
+        """Return an artifact's bytes, verified again, held once.
+
+        Raises:
+            BundleError: the file was changed since it was opened, or the artifact is not this bundle's.
+        """
+        if artifact not in self.manifest.artifacts:
+            raise BundleError("artifact is not of this bundle", f"{self.path}: {artifact.name}", "give one of its own")
+        return self._read_verified(artifact.name)
+
+    def golden_inputs(self) -> NDArray[np.uint8]:
+        """Return the golden inputs, uint8 [K, S, S, 3], read-only; `normalise` turns them into the model's input.
+
+        Raises:
+            BundleError: they are not what the manifest says.
+        """
+        with _naming(self.path):
+            return parse_npy(self._read_verified(GOLDEN_INPUTS), "|u1", _pixels_shape(self.manifest))
+
+    def golden_logits(self, artifact: Artifact) -> NDArray[np.float32]:
+        """Return the logits that an artifact must give for the golden inputs, float32 [K, classes], read-only.
+
+        Raises:
+            BundleError: they are not what the manifest says, or not finite.
+        """
+        name = golden_logits_name(artifact.backend, artifact.precision)
+        with _naming(self.path):
+            logits = parse_npy(self._read_verified(name), "<f4", _logits_shape(self.manifest))
+            if not np.isfinite(logits).all():  # NaN would compare as "within tolerance"
+                raise BundleError("golden logits are not finite", name, "rebuild the bundle")
+        return logits
+
+    def _read_verified(self, name: str) -> bytes:
+        data = self._archive.read(name)
+        if hashlib.sha256(data).hexdigest() != self.manifest.digests_of_entries()[name]:
+            raise BundleError("entry is not the one that the manifest names", f"{self.path}: {name}", "open it again")
+        return data
+
+
+def open_bundle(path: str | os.PathLike[str]) -> Bundle:
+    """Open a bundle and verify all of it: size, digest, layout, names, manifest, and every entry's size and SHA-256.
+
+    A `signature.json` entry is allowed; this function does not verify it and trusts nothing because of it.
+
+    Raises:
+        BundleError: the file cannot be read, is no bundle, or is not what was written.
+        CompatibilityError: it was made by a newer edge-lsla.
+    """
+    with _naming(path):
+        archive = Archive(path)
+        try:
+            text = archive.read(MANIFEST, strict_json.MAX_BYTES)
+            manifest = Manifest.from_dict(strict_json.parse(text))
+            if strict_json.dump(manifest.to_dict()) != text:
+                raise BundleError("manifest is not written in the form of a bundle", MANIFEST, "rebuild the bundle")
+            _verify_entries(archive, manifest)
+        except BaseException:
+            archive.close()
+            raise
+    return Bundle(archive, manifest)
+
+
+def _verify_entries(archive: Archive, manifest: Manifest) -> None:
+    digests = manifest.digests_of_entries()
+    for name in archive.entries:
+        if name not in digests and name not in (MANIFEST, SIGNATURE):
+            raise BundleError("entry is not named by the manifest", name, "rebuild the bundle")
+    sizes = {artifact.name: artifact.size for artifact in manifest.artifacts}
+    sizes |= dict.fromkeys(manifest.golden.entries, npy_size("<f4", _logits_shape(manifest)))
+    sizes[GOLDEN_INPUTS] = npy_size("|u1", _pixels_shape(manifest))
+    for name, digest in digests.items():
+        if name not in archive.entries:
+            raise BundleError("entry that the manifest names is missing", name, "copy the bundle again or rebuild it")
+        if archive.entries[name].size != sizes[name] or archive.sha256(name) != digest:
+            raise BundleError("entry is not the one that the manifest names", name, "rebuild the bundle")
+    if SIGNATURE in archive.entries:
+        archive.read(SIGNATURE, MAX_SIGNATURE_BYTES)
+
+
+def _pixels_shape(manifest: Manifest) -> tuple[int, ...]:
+    return (manifest.golden.images, manifest.preprocessing.image_size, manifest.preprocessing.image_size, 3)
+
+
+def _logits_shape(manifest: Manifest) -> tuple[int, ...]:
+    return (manifest.golden.images, len(manifest.labels))
+
+
+@contextmanager
+def _naming(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Name the file in every refusal, and turn whatever Python raises on absurd contents into one."""
+    try:
+        yield
+    except (BundleError, CompatibilityError) as error:
+        if str(error.where).startswith(str(Path(path))):
+            raise
+        raise type(error)(error.what, f"{path}: {error.where}", error.remedy) from error
+    except (
+        ArithmeticError,
+        LookupError,
+        TypeError,
+        ValueError,
+        EOFError,
+        OSError,
+        MemoryError,
+        RecursionError,
+    ) as error:
+        raise BundleError("bundle cannot be read", path, f"rebuild it ({type(error).__name__}: {error})") from error

@@ -1,0 +1,129 @@
+"""Data sets on disk: the official IP102 classification layout, and a folder per class; no torch."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from edge_lsla.errors import DatasetError
+from edge_lsla.preprocessing import IMAGE_SUFFIXES, find_pictures
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class PictureSet:
+    """Labelled pictures.
+
+    Attributes:
+        paths: one file a picture, in a fixed order.
+        labels: the class index of each picture.
+        classes: class names, by index.
+    """
+
+    paths: tuple[Path, ...]
+    labels: tuple[int, ...]
+    classes: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+
+def load_split(root: Path, split: str) -> PictureSet:
+    """Read one split of a data set.
+
+    Known layouts: IP102's (`images/`, `train.txt`, `val.txt`, `test.txt` with "name label" lines, `classes.txt`), and
+    a folder per class, below `root/<split>` where that exists, else below `root` itself (then every split is the same).
+
+    Raises:
+        DatasetError: the folder is missing, empty, or in no layout known here; a list names a missing picture or an
+            impossible label.
+    """
+    if not root.is_dir():
+        raise DatasetError("no such data set folder", root, "check the path")
+    if (root / f"{split}.txt").is_file() and (root / "images").is_dir():
+        return _ip102(root, split)
+    if any((root / f"{name}.txt").is_file() for name in SPLITS) and (root / "images").is_dir():
+        raise DatasetError(f"the data set has no {split}.txt", root, "choose another split")
+    folder = root / split
+    if not folder.is_dir():
+        if any((root / name).is_dir() for name in SPLITS):
+            raise DatasetError(f"the data set has no folder {split}", root, "choose another split")
+        folder = root
+    return _folder_per_class(folder, root)
+
+
+def _folder_per_class(folder: Path, root: Path) -> PictureSet:
+    names = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    if not names:
+        raise DatasetError("no folder per class found", folder, "make one folder for each class, or use IP102's layout")
+    classes = tuple(name.replace("_", " ") for name in names)
+    listed = root / "classes.txt"
+    if listed.is_file():
+        classes = read_classes(listed)
+    folder_of = {name.replace("_", " "): name for name in names}
+    unknown = sorted(set(folder_of) - set(classes))
+    if unknown:
+        raise DatasetError(f"folder {unknown[0]!r} is not in classes.txt", folder, "rename it or correct classes.txt")
+    paths: list[Path] = []
+    labels: list[int] = []
+    for index, name in enumerate(classes):
+        if name in folder_of:
+            found = find_pictures(folder / folder_of[name])
+            paths += found
+            labels += [index] * len(found)
+    if not paths:
+        suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
+        raise DatasetError("no picture found", folder, f"the files must end in {suffixes}")
+    return PictureSet(tuple(paths), tuple(labels), classes)
+
+
+def read_classes(path: Path) -> tuple[str, ...]:
+    """Read one class name a line; a leading running number, as in IP102's classes.txt, is dropped.
+
+    Raises:
+        DatasetError: the file is unreadable, empty, or names a class twice.
+    """
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise DatasetError("class list cannot be read", path, str(error)) from error
+    numbered = [re.fullmatch(r"(\d+)[\s,:.]+(.+)", line) for line in lines]
+    if all(numbered) and [int(m[1]) for m in numbered if m] == list(range(1, len(lines) + 1)):
+        lines = [m[2].strip() for m in numbered if m]
+    if not lines or len(set(lines)) != len(lines):
+        raise DatasetError("class list is empty or names a class twice", path, "correct it")
+    return tuple(lines)
+
+
+def _ip102(root: Path, split: str) -> PictureSet:
+    listing = root / f"{split}.txt"
+    paths: list[Path] = []
+    labels: list[int] = []
+    try:
+        lines = listing.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DatasetError("list cannot be read", listing, str(error)) from error
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        name, _, label = line.strip().rpartition(" ")
+        if not name or not label.isdigit():
+            raise DatasetError("line is not 'name label'", f"{listing}:{number}", "correct it")
+        path = root / "images" / name.strip()
+        if Path(name.strip()).is_absolute() or ".." in Path(name.strip()).parts:
+            raise DatasetError("picture lies outside images/", f"{listing}:{number}", "correct it")
+        if not path.is_file():
+            raise DatasetError(f"picture {name} is missing from images/", f"{listing}:{number}", "fetch it again")
+        paths.append(path)
+        labels.append(int(label))
+    if not paths:
+        raise DatasetError("list is empty", listing, "choose another split")
+    if (root / "classes.txt").is_file():
+        classes = read_classes(root / "classes.txt")
+    else:
+        classes = tuple(f"class {i}" for i in range(max(labels) + 1))
+    if max(labels) >= len(classes):
+        raise DatasetError(f"label {max(labels)} but only {len(classes)} classes", listing, "correct classes.txt")
+    return PictureSet(tuple(paths), tuple(labels), classes)

@@ -1,0 +1,109 @@
+"""Which kind of source a text names, and the name under which it may be shown."""
+
+from __future__ import annotations
+
+import re
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from edge_lsla.errors import SourceError
+
+STREAM_SCHEMES = ("rtsp", "rtsps", "http", "https")
+_SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.\-]*)[:,]")
+_SECRET = re.compile(r"(?i)([?&;][^=&;]*(?:pass|pwd|token|secret|auth|key|sig|user|login|account|cred)[^=&;]*=)[^&;#]*")
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where frames come from.
+
+    Attributes:
+        kind: "synthetic", "camera", "stream" or "file".
+        target: what is opened: a device path, a URL with its credentials, or an absolute file path.
+        name: the same for people and logs, credentials masked.
+    """
+
+    kind: str
+    target: str
+    name: str
+
+    def __repr__(self) -> str:
+        return f"Address({self.kind}, {self.name})"  # the target may hold a password
+
+
+def parse_address(spec: str) -> Address:
+    """Read a source as the user writes it.
+
+    FFmpeg gives a meaning to many more texts (`concat:`, `subfile:`, `data:`, `pipe:`, `file:`), which can read any
+    file or address; only the kinds listed here get through.
+
+    Args:
+        spec: a camera's number ("0"), a device path, an rtsp or http URL, a video file, or "synthetic".
+
+    Raises:
+        SourceError: it is none of these, or the device or file does not exist.
+    """
+    spec = spec.strip()
+    if not spec:
+        raise SourceError("no source given", None, "name a camera (0), a stream's URL, a video file or synthetic")
+    if spec == "synthetic":
+        return Address("synthetic", spec, spec)
+    if re.fullmatch(r"[0-9]{1,3}", spec):
+        return _camera(Path(f"/dev/video{int(spec)}"))
+    scheme = _SCHEME.match(spec)
+    if scheme and scheme[1].lower() in STREAM_SCHEMES and spec[scheme.end() :].startswith("//"):
+        return _stream(spec)
+    if "\0" in spec:
+        raise SourceError("not a file name", repr(spec), "check it")
+    path = Path(spec)
+    try:
+        mode = path.stat().st_mode
+    except PermissionError as error:
+        raise SourceError("no permission to read the source", spec, "change its permissions") from error
+    except OSError as error:
+        if scheme:
+            allowed = ", ".join(STREAM_SCHEMES)
+            raise SourceError(f"{scheme[1]!r} is not a kind of source", mask(spec), f"use {allowed} or a file") from None
+        if spec.startswith("/dev/"):
+            raise SourceError("no such camera", spec, "list those connected with `ls /dev/video*`") from error
+        raise SourceError("no such video", spec, "check the path") from error
+    if stat.S_ISCHR(mode):
+        return _camera(path)
+    if stat.S_ISDIR(mode):
+        raise SourceError("a folder, not a video", spec, "use `infer dir` for a folder of pictures")
+    if not stat.S_ISREG(mode):
+        raise SourceError("neither a camera nor a regular file", spec, "give a video file")
+    return Address("file", str(path.resolve()), spec)
+
+
+def mask(text: str) -> str:
+    """Replace what may be a password in a URL by `***`: the user's part, and query values that are named like one."""
+    scheme, separator, rest = text.partition("://")
+    if not separator:
+        return text
+    # A password may itself hold "/" or "@" although it should not, so everything up to the last "@" goes.
+    if "@" in rest:
+        rest = "***@" + rest.rpartition("@")[2]
+    return scheme + separator + _SECRET.sub(r"\1***", rest)
+
+
+def _camera(path: Path) -> Address:
+    if not path.exists():
+        raise SourceError("no such camera", path, "list those connected with `ls /dev/video*`")
+    if not path.is_char_device():
+        raise SourceError("not a camera", path, "give a device such as /dev/video0")
+    return Address("camera", str(path), str(path))
+
+
+def _stream(spec: str) -> Address:
+    name = mask(spec)
+    try:
+        parts = urlsplit(spec)
+        valid = bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        valid = False
+    if not valid or any(c <= " " or c == "\x7f" for c in spec):
+        raise SourceError("not a URL that can be opened", name, "write it like rtsp://camera.local:554/stream")
+    return Address("stream", spec, name)

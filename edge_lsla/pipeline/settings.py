@@ -1,0 +1,54 @@
+"""What a source can be told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from edge_lsla.errors import UsageError
+
+LARGEST_SIDE = 16384
+
+
+@dataclass(frozen=True)
+class SourceSettings:
+    """How to open a source; a field that does not apply to a kind of source is ignored by it.
+
+    Attributes:
+        size: width and height asked of a camera or the synthetic source; None takes what the camera offers.
+        rate: frames a second asked of a camera or the synthetic source; None takes what the camera offers.
+        pixel_format: asked of a camera, in FFmpeg's words ("mjpeg", "yuyv422"); None takes what it offers.
+        open_timeout: seconds that a network source may take for each of connecting and describing itself.
+        read_timeout: seconds without a frame after which a network source or camera counts as broken off.
+        rtsp_transport: "tcp" (loses nothing) or "udp".
+        frames: the synthetic source ends after so many frames; None never ends.
+        pictures: the synthetic source drifts over these instead of drawing its test picture.
+
+    Raises:
+        UsageError: a field has a value that cannot be used; the message names it.
+    """
+
+    size: tuple[int, int] | None = None
+    rate: float | None = None
+    pixel_format: str | None = None
+    open_timeout: float = 10.0
+    read_timeout: float = 5.0
+    rtsp_transport: str = "tcp"
+    frames: int | None = None
+    pictures: tuple[Path, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.size is not None:
+            if len(self.size) != 2 or not all(isinstance(s, int) and 16 <= s <= LARGEST_SIDE for s in self.size):
+                raise UsageError(f"a frame needs two sides of 16 to {LARGEST_SIDE} pixels", "size", "correct it")
+        if self.rate is not None and not 0 < self.rate <= 10_000:
+            raise UsageError("a frame rate is above 0 and at most 10000 a second", "rate", "correct it")
+        for name in ("open_timeout", "read_timeout"):
+            if not 0 < getattr(self, name) <= 3600:
+                raise UsageError("a timeout is above 0 and at most 3600 seconds", name, "correct it")
+        if self.rtsp_transport not in ("tcp", "udp"):
+            raise UsageError(f"unknown transport {self.rtsp_transport!r}", "rtsp_transport", "use tcp or udp")
+        if self.pixel_format is not None and not self.pixel_format.replace("_", "").isalnum():
+            raise UsageError("not the name of a pixel format", "pixel_format", "use one like mjpeg or yuyv422")
+        if self.frames is not None and self.frames < 1:
+            raise UsageError("at least one frame is needed", "frames", "correct it")

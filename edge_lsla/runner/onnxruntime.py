@@ -1,0 +1,120 @@
+"""The `onnxruntime` backend: any CPU; the embedded default."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_lsla.errors import CompatibilityError, EdgeLslaError, GraphError, MissingComponentError, UsageError
+
+
+class OnnxRuntimeRunner:
+    """Runs a final ONNX model on the CPU; see `edge_lsla.runner.protocol.Runner`.
+
+    Args:
+        model: the serialised ONNX file.
+        threads: of one inference; None: as many as the process may use.
+        where: named in errors.
+
+    Raises:
+        GraphError: the model is damaged or has other inputs and outputs than `images` and `logits`.
+        CompatibilityError: this ONNX Runtime is too old for the model.
+        MissingComponentError: ONNX Runtime is not installed.
+    """
+
+    backend = "onnxruntime"
+
+    def __init__(self, model: bytes, *, threads: int | None = None, where: object = "model") -> None:
+        if threads is not None and threads < 1:
+            raise UsageError("threads must be at least 1", "threads", "leave it out for all cores")
+        runtime = import_onnxruntime()
+        options = runtime.SessionOptions()
+        options.log_severity_level = 4  # its errors arrive as exceptions; the log would only repeat them
+        options.intra_op_num_threads = threads or 0
+        options.add_session_config_entry("session.intra_op.allow_spinning", "1")
+        with translated_errors(where):
+            self._session: Any = runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+        if [i.name for i in inputs] != ["images"] or [o.name for o in outputs] != ["logits"]:
+            raise GraphError("model's inputs and outputs are not images and logits", where, "export it with `export`")
+        shape, width = inputs[0].shape, outputs[0].shape[-1]
+        if inputs[0].type != "tensor(float)" or len(shape) != 4 or shape[1] != 3 or shape[2] != shape[3]:
+            raise GraphError(f"images is {inputs[0].type} {shape}", where, "it must be float32 [N, 3, S, S]")
+        if not isinstance(shape[2], int) or not isinstance(width, int):
+            raise GraphError("model's image size or class count is not fixed", where, "export it with `export`")
+        self.image_size, self.classes, self._where = shape[2], width, where
+        self._version, self._threads = runtime.__version__, threads
+
+    def run(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Compute logits float32 [N, classes] of images float32 [N, 3, S, S]; safe to call from several threads.
+
+        Raises:
+            UsageError: the images have another shape or type, or the runner is closed.
+        """
+        session, size = self._session, self.image_size
+        if session is None:
+            raise UsageError("runner is closed", self._where, "open the bundle again")
+        if images.dtype != np.float32 or images.ndim != 4 or images.shape[1:] != (3, size, size):
+            raise UsageError(
+                f"images are {images.dtype} {list(images.shape)}", self._where, f"give float32 [N, 3, {size}, {size}]"
+            )
+        with translated_errors(self._where):
+            return session.run(["logits"], {"images": images})[0]  # type: ignore[no-any-return]  # untyped library
+
+    def describe(self) -> dict[str, Any]:
+        """Return the backend's version, device and settings, JSON-ready."""
+        return {"backend": self.backend, "version": self._version, "device": "cpu", "threads": self._threads or "all"}
+
+    def close(self) -> None:
+        """Give back the session's memory; calling it again does nothing."""
+        self._session = None
+
+    def __enter__(self) -> OnnxRuntimeRunner:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def import_onnxruntime() -> Any:
+    """Return the module, imported late so that `import edge_lsla` stays light.
+
+    Raises:
+        MissingComponentError: ONNX Runtime is not installed.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise MissingComponentError("ONNX Runtime is missing", "onnxruntime", "pip install onnxruntime") from error
+    return onnxruntime
+
+
+@contextlib.contextmanager
+def translated_errors(where: object) -> Iterator[None]:
+    """Turn ONNX Runtime's exceptions into ours: the one place where that happens."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    try:
+        yield
+    except (state.InvalidProtobuf, state.InvalidGraph, state.NoSuchFile, state.InvalidArgument) as error:
+        raise GraphError("ONNX Runtime cannot load the model", where, _reason(error)) from error
+    except state.NotImplemented as error:
+        raise CompatibilityError(
+            "this ONNX Runtime lacks an operation of the model", where, f"update it ({_reason(error)})"
+        ) from error
+    except (state.Fail, state.RuntimeException, state.EPFail, state.ModelLoaded) as error:
+        text = _reason(error)
+        if "opset" in text.lower() or "ir_version" in text.lower() or "IR version" in text:
+            raise CompatibilityError("this ONNX Runtime is too old for the model", where, f"update it ({text})") from error
+        raise EdgeLslaError("ONNX Runtime failed", where, text) from error
+
+
+def _reason(error: Exception) -> str:
+    return str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__

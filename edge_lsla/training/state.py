@@ -1,0 +1,40 @@
+"""The resumable state of a training run: one file that is whole or absent, loaded without unpickling objects."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from edge_lsla.atomic import atomic_path
+from edge_lsla.errors import CheckpointError
+
+FORMAT = 1
+
+
+def save_state(path: Path, state: dict[str, Any]) -> None:
+    """Write the state atomically; values are tensors, numbers, texts, lists and dictionaries."""
+    with atomic_path(path) as temporary:
+        torch.save({"format": FORMAT, **state}, temporary)
+
+
+def load_state(path: Path, must_match: dict[str, Any]) -> dict[str, Any]:
+    """Read a state and hold its description against this run's.
+
+    Raises:
+        CheckpointError: damaged, of another format, or of a run with other settings, model or data.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        raise CheckpointError("training state is damaged", path, "start anew in another folder") from error
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        raise CheckpointError("training state is of another format", path, "start anew in another folder")
+    for name, value in must_match.items():
+        if state.get(name) != value:
+            raise CheckpointError(
+                f"training state is of a run with another {name}", path, "repeat its settings, or use another folder"
+            )
+    return state
