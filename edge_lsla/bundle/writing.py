@@ -16,6 +16,7 @@ from edge_lsla.bundle import strict_json
 from edge_lsla.bundle.archive import fill_archive, stream
 from edge_lsla.bundle.arrays import npy_bytes
 from edge_lsla.bundle.bundle import open_bundle
+from edge_lsla.bundle.fields import inside
 from edge_lsla.bundle.layout import MANIFEST
 from edge_lsla.bundle.manifest import (
     GOLDEN_INPUTS,
@@ -46,17 +47,11 @@ class NewArtifact:
     targets: tuple[str, ...] = ()
     name: str | None = None
 
-    def described(self) -> Artifact:
+    def described(self, sha256: str, size: int) -> Artifact:
         """Return the manifest's description of it."""
-        digest, size = hashlib.sha256(), 0
-        for chunk in stream(self.data):
-            digest.update(chunk)
-            size += len(chunk)
         middle = "".join(f"-{target}" for target in self.targets)
         name = self.name or f"{self.backend}-{self.precision}{middle}.{self.kind}"
-        return Artifact(
-            name, self.backend, self.precision, self.kind, self.versions, self.targets, digest.hexdigest(), size
-        )
+        return Artifact(name, self.backend, self.precision, self.kind, self.versions, self.targets, sha256, size)
 
 
 @dataclass(frozen=True)
@@ -89,33 +84,40 @@ def write_bundle(
         BundleError: a part cannot be read or does not fit the others; the message names it.
         EdgeLslaError: see `atomic_path`.
     """
-    described = tuple(artifact.described() for artifact in artifacts)
-    entries: dict[str, bytes | Path] = {GOLDEN_INPUTS: npy_bytes(_checked_pixels(golden, passport), "|u1")}
-    for one in described:
-        name = golden_logits_name(one.backend, one.precision)
-        entries[name] = npy_bytes(_checked_logits(golden, one, len(passport.labels)), "<f4")
+    described: list[Artifact] = []
+    arrays = {GOLDEN_INPUTS: npy_bytes(_checked_pixels(golden, passport), "|u1")}
+    for index, new in enumerate(artifacts):
+        digest, size = _measured(new.data)
+        with inside(f"artifacts[{index}]"):
+            one = new.described(digest, size)
+        described.append(one)
+        logits = _checked_logits(golden, one, len(passport.labels))
+        arrays[golden_logits_name(one.backend, one.precision)] = npy_bytes(logits, "<f4")
+    precisions = {one.precision for one in described}
     manifest = Manifest(
         **{item.name: getattr(passport, item.name) for item in fields(Passport)},
-        artifacts=described,
+        artifacts=tuple(described),
         golden=Golden(
             images=len(golden.pixels),
-            entries={
-                name: hashlib.sha256(data).hexdigest() for name, data in entries.items() if isinstance(data, bytes)
-            },
-            tolerance={
-                key: golden.tolerance[key] for key in golden.tolerance if key in {a.precision for a in described}
-            },
+            entries={name: hashlib.sha256(data).hexdigest() for name, data in arrays.items()},
+            tolerance={key: value for key, value in golden.tolerance.items() if key in precisions},
         ),
     )
-    entries.update({one.name: new.data for one, new in zip(described, artifacts)})
-    entries[MANIFEST] = strict_json.dump(manifest.to_dict())
-    Manifest.from_dict(
-        strict_json.parse(entries[MANIFEST])
-    )  # its size and depth are refused before anything is written
+    text = strict_json.dump(manifest.to_dict())
+    Manifest.from_dict(strict_json.parse(text))  # refuses one that is too large before anything is written
+    data = {one.name: new.data for one, new in zip(described, artifacts)}
     with atomic_path(destination) as temporary:
-        fill_archive(temporary, entries)
+        fill_archive(temporary, {MANIFEST: text, **arrays, **data})
         open_bundle(temporary).close()
     return manifest
+
+
+def _measured(data: bytes | Path) -> tuple[str, int]:
+    digest, size = hashlib.sha256(), 0
+    for chunk in stream(data):
+        digest.update(chunk)
+        size += len(chunk)
+    return digest.hexdigest(), size
 
 
 def _checked_pixels(golden: GoldenSet, passport: Passport) -> NDArray[np.uint8]:

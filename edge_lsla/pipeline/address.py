@@ -65,7 +65,9 @@ def parse_address(spec: str) -> Address:
     except OSError as error:
         if scheme:
             allowed = ", ".join(STREAM_SCHEMES)
-            raise SourceError(f"{scheme[1]!r} is not a kind of source", mask(spec), f"use {allowed} or a file") from None
+            raise SourceError(
+                f"{scheme[1]!r} is not a kind of source", mask(spec), f"use {allowed} or a file"
+            ) from None
         if spec.startswith("/dev/"):
             raise SourceError("no such camera", spec, "list those connected with `ls /dev/video*`") from error
         raise SourceError("no such video", spec, "check the path") from error

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
 import time
 from collections.abc import Iterator
@@ -152,7 +151,9 @@ class DecodedSource(Source):
         promised = self._promised_seconds()
         if promised is not None and seconds + interval < promised - max(0.5, 4 * interval, 0.02 * promised):
             raise SourceError(
-                f"the recording breaks off after {seconds + interval:.1f} of {promised:.1f} s", self.name, "copy it anew"
+                f"the recording breaks off after {seconds + interval:.1f} of {promised:.1f} s",
+                self.name,
+                "copy it anew",
             )
         if damaged or self._ends_inside_a_packet():
             raise SourceError(f"the recording is cut short after {seconds + interval:.1f} s", self.name, "copy it anew")
@@ -200,9 +201,8 @@ def _open(address: Address, settings: SourceSettings) -> tuple[Any, Any]:
         target = f"file:{target}"  # without it FFmpeg would see a protocol in a name such as concat:a.mp4
         options["protocol_whitelist"] = "file"
         options["format_whitelist"] = FILE_FORMATS
-        with contextlib.suppress(OSError):
-            if os.path.getsize(address.target) == 0:
-                raise SourceError("the video is empty", address.name, "copy it anew")
+        if Path(address.target).stat().st_size == 0:
+            raise SourceError("the video is empty", address.name, "copy it anew")
     with _reading_errors(address, settings, opened=False):
         container = av.open(target, format=form, options=options, timeout=timeout)
     if not container.streams.video:

@@ -38,9 +38,9 @@ class SourceSettings:
     pictures: tuple[Path, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.size is not None:
-            if len(self.size) != 2 or not all(isinstance(s, int) and 16 <= s <= LARGEST_SIDE for s in self.size):
-                raise UsageError(f"a frame needs two sides of 16 to {LARGEST_SIDE} pixels", "size", "correct it")
+        sides = (16, 16) if self.size is None else self.size
+        if len(sides) != 2 or not all(isinstance(side, int) and 16 <= side <= LARGEST_SIDE for side in sides):
+            raise UsageError(f"a frame needs two sides of 16 to {LARGEST_SIDE} pixels", "size", "correct it")
         if self.rate is not None and not 0 < self.rate <= 10_000:
             raise UsageError("a frame rate is above 0 and at most 10000 a second", "rate", "correct it")
         for name in ("open_timeout", "read_timeout"):

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_lsla.errors import SourceError, UsageError
+from edge_lsla.errors import EdgeLslaError, SourceError, UsageError
 from edge_lsla.pipeline.capture import Capture
 from edge_lsla.pipeline.every import EveryFrame
 from edge_lsla.pipeline.frames import Frame, Source
@@ -118,7 +118,9 @@ class WatchReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON-ready values."""
-        rounded = {name: round(getattr(self, name), 3) for name in ("seconds", "fps", "latency_p50_ms", "latency_p95_ms")}
+        rounded = {
+            name: round(getattr(self, name), 3) for name in ("seconds", "fps", "latency_p50_ms", "latency_p95_ms")
+        }
         return {
             "frames": self.frames,
             "dropped": self.dropped,
@@ -211,6 +213,8 @@ class _Run:
         begin = time.perf_counter()
         results = self.classify([frame.pixels for frame in batch])
         end = time.perf_counter()
+        if len(results) != len(batch):
+            raise EdgeLslaError(f"the model answered {len(results)} frames of {len(batch)}", None, "report this")
         latency = (end - begin) * 1000
         self.ends.append((end, self.frames + len(batch)))
         for frame, predictions in zip(batch, results):

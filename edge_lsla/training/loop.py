@@ -154,9 +154,10 @@ class _Run:
         self.model = VitLsla(config).to(device)
         self.averaged = VitLsla(config).to(device)
         self.averaged.load_state_dict(self.model.state_dict())
-        matrices = [p for p in self.model.parameters() if p.ndim >= 2]
-        others = [p for p in self.model.parameters() if p.ndim < 2]
-        groups = [{"params": matrices, "weight_decay": settings.weight_decay}, {"params": others, "weight_decay": 0.0}]
+        decayed = [module.weight for module in self.model.modules() if isinstance(module, (nn.Linear, nn.Conv2d))]
+        kept = {id(parameter) for parameter in decayed}  # position tables, scales, norms and biases do not decay
+        others = [p for p in self.model.parameters() if id(p) not in kept]
+        groups = [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": others, "weight_decay": 0.0}]
         self.optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate)
         self.amp = _amp_type(settings.amp, device)
         self.scaler = torch.amp.GradScaler(device, enabled=self.amp is torch.float16)

@@ -1,0 +1,354 @@
+"""The field verbs, for the console script `edge-lsla`; `cli.py` in a checkout adds the toolkit's.
+
+One of the two files that compose stages. Heavy modules are imported inside the verbs, so that `--help` is quick.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import typer
+
+from edge_lsla.console import progress, say, verb
+from edge_lsla.errors import AccuracyError, ImageError, MissingComponentError, SourceError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from edge_lsla.pipeline.settings import SourceSettings
+    from edge_lsla.pipeline.watch import Sink
+    from edge_lsla.runner.model import Model
+
+HELP = "Take a trained ViT-LSLA to the field: build, verify and run bundles."
+app = typer.Typer(help=HELP, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+infer = typer.Typer(help="Name what is in a picture, a folder, a video or before a camera.", no_args_is_help=True)
+app.add_typer(infer, name="infer")
+
+Engine = Annotated[Optional[Path], typer.Option("--engine", "-e", help="A bundle; default: the demo bundle.")]
+Precision = Annotated[Optional[str], typer.Option(help="fp32, fp16 or int8; default: the bundle's preferred one.")]
+Backend = Annotated[str, typer.Option(help="auto or onnxruntime.")]
+Threads = Annotated[Optional[int], typer.Option(help="CPU threads of one inference; default: all cores.")]
+Top = Annotated[int, typer.Option(min=1, help="How many classes to name.")]
+Output = Annotated[Optional[Path], typer.Option("--output", "-o", help="Write an annotated copy here.")]
+MinConfidence = Annotated[float, typer.Option(min=0, max=1, help="Below it the label is 'unknown'.")]
+
+# cli.py puts a function here that builds the demo bundle; an installation without the toolkit has none.
+demo_engine: Callable[[], Path] | None = None
+
+
+@contextlib.contextmanager
+def opened(engine: Path | None, backend: str, precision: str | None, threads: int | None) -> Iterator[Model]:
+    """Open a bundle, or the demo bundle where none is named, and say what will run."""
+    from edge_lsla.runner.model import load
+
+    if engine is None:
+        if demo_engine is None:
+            raise MissingComponentError(
+                "no bundle is named and the demo bundle is only in a checkout", "--engine", "give --engine NAME.lsla"
+            )
+        engine = demo_engine()
+    with load(engine, backend=backend, precision=precision, threads=threads) as model:
+        facts = model.describe()
+        say().print(
+            f"[dim]{engine.name}: {model.manifest.name}, {facts['precision']} on {facts['backend']} "
+            f"{facts['version']}, {len(model.labels)} classes[/dim]"
+        )
+        yield model
+
+
+@verb(infer, "infer image")
+def infer_image(
+    images: Annotated[list[Path], typer.Argument(help="Pictures, in any common format.")],
+    engine: Engine = None,
+    output: Output = None,
+    top: Top = 3,
+    backend: Backend = "auto",
+    precision: Precision = None,
+    threads: Threads = None,
+) -> dict[str, Any]:
+    """Name what is in one or more pictures; with -o, write an annotated picture (a contact sheet for several)."""
+    from edge_lsla.preprocessing import open_picture
+
+    predictions, shown = [], []
+    with opened(engine, backend, precision, threads) as model:
+        pictures = [open_picture(path) for path in images]  # all are read before any is answered
+        for path, picture in zip(images, pictures):
+            found = model(picture, top)
+            predictions.append({"path": str(path), "predictions": [p.to_dict() for p in found]})
+            names = ", ".join(f"{p.label} {p.probability:.1%}" for p in found)
+            say().print(f"{path}: {names}", markup=False)
+            shown.append((picture, found))
+    if output is not None:
+        import numpy as np
+
+        from edge_lsla.sinks.annotate import annotate, contact_sheet
+
+        arrays = [(np.asarray(picture), found) for picture, found in shown]
+        if len(arrays) == 1:
+            write_picture(output, annotate(arrays[0][0], arrays[0][1], note=None))
+        else:
+            write_picture(output, contact_sheet([(a, f"{f[0].label} {f[0].probability:.0%}", None) for a, f in arrays]))
+    return {"predictions": predictions, "output": str(output) if output else None}
+
+
+@verb(infer, "infer dir")
+def infer_dir(
+    folder: Annotated[Path, typer.Argument(help="A folder; pictures below it are taken too.")],
+    engine: Engine = None,
+    output: Annotated[Optional[Path], typer.Option("--output", "-o", help="Write a CSV table here.")] = None,
+    top: Top = 1,
+    batch: Annotated[int, typer.Option(min=1, max=4096, help="Pictures classified at once.")] = 1,
+    backend: Backend = "auto",
+    precision: Precision = None,
+    threads: Threads = None,
+) -> dict[str, Any]:
+    """Name what is in every picture of a folder; pictures that cannot be read are counted, the rest goes on."""
+    import time
+
+    from edge_lsla.pipeline.pictures import PicturesSettings, classify_pictures
+    from edge_lsla.preprocessing import find_pictures, to_tensor
+
+    paths = find_pictures(folder)
+    if not paths:
+        raise ImageError("no picture in the folder", folder, "the files must end like pictures, such as .jpg or .png")
+    results, counts = [], {}
+    with opened(engine, backend, precision, threads) as model, progress("classifying") as step:
+        started = time.perf_counter()
+        for result in classify_pictures(
+            paths,
+            lambda path: to_tensor(path, model.preprocessing),
+            lambda images: model.classify(images, top),
+            PicturesSettings(batch_size=batch),
+        ):
+            results.append(result)
+            step(len(results), len(paths), "")
+            name = str(result.path.relative_to(folder))
+            if result.error is not None:
+                say().print(f"{name}: skipped, {result.error}", markup=False, style="yellow")
+                continue
+            counts[result.predictions[0].label] = counts.get(result.predictions[0].label, 0) + 1
+            names = ", ".join(f"{p.label} {p.probability:.1%}" for p in result.predictions)
+            say().print(f"{name}: {names}", markup=False)
+        seconds = time.perf_counter() - started
+    skipped = sum(result.error is not None for result in results)
+    say().print(f"{len(results) - skipped} pictures, {skipped} skipped, {len(results) / seconds:.1f} pictures/s")
+    if output is not None:
+        _write_table(output, results)
+    if skipped == len(results):
+        raise ImageError("no picture of the folder can be read", folder, "see the lines above")
+    return {
+        "predictions": [result.to_dict() for result in results],
+        "images": len(results) - skipped,
+        "skipped": skipped,
+        "counts": counts,
+        "images_per_second": round(len(results) / seconds, 2),
+    }
+
+
+@verb(infer, "infer video")
+def infer_video(
+    video: Annotated[Path, typer.Argument(help="A video file.")],
+    engine: Engine = None,
+    output: Annotated[Optional[Path], typer.Option("--output", "-o", help="Write an annotated video (.mp4).")] = None,
+    events: Annotated[Optional[Path], typer.Option(help="Write one JSON line a frame.")] = None,
+    min_confidence: MinConfidence = 0.0,
+    batch: Annotated[int, typer.Option(min=1, help="Frames classified at once.")] = 1,
+    backend: Backend = "auto",
+    precision: Precision = None,
+    threads: Threads = None,
+) -> dict[str, Any]:
+    """Name what is in every frame of a video file."""
+    from edge_lsla.pipeline.settings import SourceSettings
+
+    if not video.exists():
+        raise SourceError("no such video", video, "check the path")
+    with opened(engine, backend, precision, threads) as model:
+        return _watch(model, str(video), SourceSettings(), output, events, min_confidence, batch, False, None, None)
+
+
+@verb(infer, "infer camera")
+def infer_camera(
+    source: Annotated[
+        str, typer.Argument(help="A V4L2 index or device, an rtsp:// or http:// URL, a file, or 'synthetic'.")
+    ] = "0",
+    engine: Engine = None,
+    save: Annotated[Optional[Path], typer.Option(help="Write an annotated video (.mp4).")] = None,
+    events: Annotated[Optional[Path], typer.Option(help="Append one JSON line a frame.")] = None,
+    window: Annotated[bool, typer.Option(help="Show a window where there is a display.")] = True,
+    size: Annotated[Optional[str], typer.Option(help="Ask the camera for this size, such as 1280x720.")] = None,
+    rate: Annotated[Optional[float], typer.Option(help="Ask the camera for this frame rate.")] = None,
+    timeout: Annotated[float, typer.Option(help="Seconds without a frame after which a stream counts as lost.")] = 5.0,
+    max_frames: Annotated[Optional[int], typer.Option(help="Stop after so many frames.")] = None,
+    max_seconds: Annotated[Optional[float], typer.Option(help="Stop after so long.")] = None,
+    min_confidence: MinConfidence = 0.0,
+    backend: Backend = "auto",
+    precision: Precision = None,
+    threads: Threads = None,
+) -> dict[str, Any]:
+    """Name what is before a camera, always on its newest frame, until Ctrl-C."""
+    from edge_lsla.pipeline.settings import SourceSettings
+
+    settings = SourceSettings(size=_size(size), rate=rate, read_timeout=timeout, pictures=_synthetic_pictures(source))
+    with opened(engine, backend, precision, threads) as model:
+        return _watch(
+            model, source, settings, save, events, min_confidence, 1, window, max_frames, max_seconds
+        )
+
+
+@verb(app, "inspect")
+def inspect(bundle: Annotated[Path, typer.Argument(help="A bundle, NAME.lsla.")]) -> dict[str, Any]:
+    """Verify a bundle and print its passport."""
+    from edge_lsla.bundle import open_bundle
+    from edge_lsla.tables import passport
+
+    with open_bundle(bundle) as opened_bundle:
+        say().print(passport(opened_bundle))
+        return {"bundle": str(bundle), "digest": opened_bundle.digest, "manifest": opened_bundle.manifest.to_dict()}
+
+
+@verb(app, "selftest")
+def selftest(
+    engine: Annotated[Optional[Path], typer.Argument(help="A bundle; default: the demo bundle.")] = None,
+    backend: Backend = "auto",
+    precision: Precision = None,
+    threads: Threads = None,
+) -> dict[str, Any]:
+    """Run a bundle's golden set and check that this device gives the recorded numbers."""
+    with opened(engine, backend, precision, threads) as model:
+        test = model.selftest()
+        where = model.artifact.name
+    figures = f"largest difference {test.max_abs_difference:.3g}, allowed {test.tolerance:.3g}, {test.images} images"
+    if not test.passed:
+        raise AccuracyError(
+            f"self-test failed, {figures}", where, "use another precision, or rebuild the bundle on this device"
+        )
+    say().print(f"self-test passed: {figures}")
+    return {
+        "images": test.images, "max_abs_difference": test.max_abs_difference, "tolerance": test.tolerance,
+        "artifact": where,
+    }
+
+
+@verb(app, "doctor")
+def doctor() -> dict[str, Any]:
+    """Check what this machine has, and say what to do about what it lacks."""
+    from edge_lsla.doctor import examine
+    from edge_lsla.tables import checks
+
+    found = examine()
+    say().print(checks(found))
+    broken = [check for check in found if check.needed and not check.found]
+    if broken:
+        raise MissingComponentError(f"{broken[0].name} is missing", "this machine", broken[0].remedy)
+    return {"checks": [check.to_dict() for check in found]}
+
+
+def write_picture(path: Path, pixels: NDArray[np.uint8]) -> None:
+    """Write uint8 [H, W, 3] as JPEG, PNG or WebP, by the name's ending, atomically."""
+    from PIL import Image
+
+    from edge_lsla.atomic import atomic_path
+    from edge_lsla.errors import UsageError
+
+    if path.suffix.lower() not in (".jpg", ".jpeg", ".png", ".webp"):
+        raise UsageError("unknown picture format", path, "let the name end in .jpg, .png or .webp")
+    with atomic_path(path) as temporary:
+        Image.fromarray(pixels).save(temporary, quality=92)
+    say().print(f"written: {path}", markup=False)
+
+
+def _watch(
+    model: Model,
+    spec: str,
+    settings: SourceSettings,
+    save: Path | None,
+    events: Path | None,
+    min_confidence: float,
+    batch: int,
+    window: bool,
+    max_frames: int | None,
+    max_seconds: float | None,
+) -> dict[str, Any]:
+    import sys
+
+    from edge_lsla.pipeline.signals import stop_on_signals
+    from edge_lsla.pipeline.sources import open_source
+    from edge_lsla.pipeline.watch import WatchSettings, watch
+    from edge_lsla.sinks.lines import JsonLines, Lines
+    from edge_lsla.sinks.video import VideoWriter
+    from edge_lsla.sinks.window import Window
+
+    limits = WatchSettings(max_frames, max_seconds, min_confidence, batch)
+    with stop_on_signals() as stop, open_source(spec, settings) as source:
+        sinks: list[Sink] = []
+        if window:
+            available, reason = Window.available()
+            if available:
+                sinks.append(Window(f"edge-lsla: {source.name}", stop))
+            else:
+                say().print(f"[dim]no window: {reason}[/dim]")
+        if not sinks:
+            sinks.append(Lines(sys.stderr if say().stderr else sys.stdout))
+        if save is not None:
+            sinks.append(VideoWriter(save, source.rate or 30.0, source.size))
+        if events is not None:
+            sinks.append(JsonLines(events))
+        report = watch(source, lambda frames: model(list(frames), 3), sinks, limits, stop)
+    most = ", ".join(f"{label} {count}" for label, count in list(report.counts.items())[:5])
+    say().print(
+        f"{report.frames} frames, {report.dropped} dropped, {report.fps:.1f} frames/s, latency p50 "
+        f"{report.latency_p50_ms:.1f} ms p95 {report.latency_p95_ms:.1f} ms, ended: {report.ended}\n{most}",
+        markup=False,
+    )
+    if save is not None and report.frames:
+        say().print(f"written: {save}", markup=False)
+    if report.ended.startswith("broken off") and not report.frames:
+        raise SourceError("nothing could be read", source.name, report.ended.removeprefix("broken off: "))
+    return {"predictions": report.counts, **report.to_dict(), "source": source.name}
+
+
+def _size(text: str | None) -> tuple[int, int] | None:
+    from edge_lsla.errors import UsageError
+
+    if text is None:
+        return None
+    width, _, height = text.lower().partition("x")
+    if not (width.isdigit() and height.isdigit()):
+        raise UsageError("not a size", f"--size {text}", "write it like 1280x720")
+    return int(width), int(height)
+
+
+def _synthetic_pictures(source: str) -> tuple[Path, ...]:
+    samples = Path(__file__).resolve().parent.parent / "demo" / "samples"
+    return tuple(sorted(samples.glob("*.jpg"))) if source == "synthetic" else ()
+
+
+def _write_table(path: Path, results: list[Any]) -> None:
+    import csv
+    import io
+
+    from edge_lsla.atomic import write_text
+
+    table = io.StringIO()
+    writer = csv.writer(table)
+    writer.writerow(["path", "rank", "label", "probability", "error"])
+    for result in results:
+        if result.error is not None:
+            writer.writerow([result.path, "", "", "", result.error])
+        for place, prediction in enumerate(result.predictions, start=1):
+            writer.writerow([result.path, place, prediction.label, f"{prediction.probability:.6f}", ""])
+    write_text(path, table.getvalue())
+    say().print(f"written: {path}", markup=False)
+
+
+def main() -> None:
+    """Run the console script."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,128 @@
+"""How every verb talks: people's text, `--json`, progress bars, one-line errors and exit codes.
+
+`verb` turns a function that returns a dictionary into a typer command; see its docstring.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+import json
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from edge_lsla.errors import EdgeLslaError, Interrupted
+
+Step = Callable[[int, int, str], None]
+
+error_console = Console(stderr=True, soft_wrap=True, highlight=False)
+output_console = Console(soft_wrap=True, highlight=False)
+_json_asked = False
+
+
+def say() -> Console:
+    """Return where people's text goes: standard output, or standard error under `--json`."""
+    return error_console if _json_asked else output_console
+
+
+def verb(app: typer.Typer, name: str) -> Callable[[Callable[..., dict[str, Any]]], Callable[..., None]]:
+    """Register a function as the command `name` (its last word inside `app`).
+
+    The function's parameters become options; `--json` and `--debug` are added. It prints through `say()` and returns
+    what `--json` shows. Our errors end as one line on standard error and their exit code; a traceback shows only
+    with `--debug`.
+    """
+
+    def decorate(function: Callable[..., dict[str, Any]]) -> Callable[..., None]:
+        @functools.wraps(function)
+        def command(json_: bool = False, debug: bool = False, **arguments: Any) -> None:
+            global _json_asked
+            _json_asked = json_
+            code = 0
+            result: dict[str, Any] = {}
+            with _terminable():
+                try:
+                    result = function(**arguments)
+                except BaseException as error:
+                    if isinstance(error, (typer.Exit, typer.Abort, SystemExit)):
+                        raise
+                    code, result = _failed(error, debug)
+            if json_:
+                print(json.dumps({"ok": code == 0, "verb": name, **result}), flush=True)
+            if code:
+                raise typer.Exit(code)
+
+        signature = inspect.signature(function, eval_str=True)
+        added = {
+            "json_": Annotated[bool, typer.Option("--json", help="Last line of standard output: one JSON object.")],
+            "debug": Annotated[bool, typer.Option("--debug", help="Show a traceback on errors.")],
+        }
+        parameters = [
+            inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=annotation)
+            for key, annotation in added.items()
+        ]
+        command.__signature__ = signature.replace(  # type: ignore[attr-defined]  # typer reads it
+            parameters=[*signature.parameters.values(), *parameters], return_annotation=None
+        )
+        command.__annotations__ = {p.name: p.annotation for p in [*signature.parameters.values(), *parameters]}
+        app.command(name.split()[-1])(command)
+        return command
+
+    return decorate
+
+
+def _failed(error: BaseException, debug: bool) -> tuple[int, dict[str, Any]]:
+    if debug:
+        traceback.print_exception(error)
+    if isinstance(error, KeyboardInterrupt):
+        error = Interrupted("interrupted")
+    if isinstance(error, EdgeLslaError):
+        code, text = error.exit_code, str(error)
+    elif isinstance(error, BrokenPipeError):
+        code, text = 1, "the reader of our output went away"
+    elif isinstance(error, MemoryError):
+        code, text = 1, "out of memory; close other programs or use smaller batches"
+    elif isinstance(error, OSError):
+        code, text = 1, f"{error.strerror or error}: {error.filename or 'system call'}; check disk space and permissions"
+    else:
+        code, text = 1, f"unexpected {type(error).__name__}: {error}; run again with --debug and report the traceback"
+    with contextlib.suppress(BrokenPipeError):
+        error_console.print(f"error: {' '.join(text.split())}", markup=False, style="bold red" if code != 130 else "")
+    return code, {"error": text, "exit_code": code}
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """Let SIGTERM end a verb as Ctrl-C does, so that half-written files are removed."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    try:
+        previous = signal.signal(signal.SIGTERM, interrupt)
+    except ValueError:  # not the main thread: a test or an embedding program owns the signals
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+@contextlib.contextmanager
+def progress(title: str) -> Iterator[Step]:
+    """Show a progress bar while in the block, on a terminal only; call the result with (done, total, text)."""
+    columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+               TimeRemainingColumn()]
+    with Progress(*columns, console=error_console, transient=True, disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task(title, total=None)
+        yield lambda done, total, text="": bar.update(task, completed=done, total=total, description=f"{title} {text}")

@@ -1,0 +1,1 @@
+"""Running a bundle: `model` (the embedding), `protocol`, and a file for each backend; imported by full name."""

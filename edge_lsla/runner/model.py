@@ -1,0 +1,170 @@
+"""The embedding: a bundle as a callable that names what is in a picture. NumPy, Pillow and ONNX Runtime only."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, overload
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from edge_lsla.bundle import Artifact, Bundle, Manifest, open_bundle
+from edge_lsla.errors import AccuracyError, CompatibilityError, UsageError
+from edge_lsla.predictions import Prediction, rank
+from edge_lsla.preprocessing import Picture, Preprocessing, normalise, to_tensor
+from edge_lsla.runner.onnxruntime import OnnxRuntimeRunner
+from edge_lsla.runner.protocol import Runner
+
+BACKENDS = ("onnxruntime",)  # in the order in which `auto` takes them
+
+
+@dataclass(frozen=True)
+class SelfTest:
+    """What the golden set said of this device.
+
+    Attributes:
+        images: how many were run.
+        max_abs_difference: the largest difference of a logit from the recorded one.
+        tolerance: the largest that is allowed.
+    """
+
+    images: int
+    max_abs_difference: float
+    tolerance: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether the device reproduces the bundle's numbers."""
+        return self.max_abs_difference <= self.tolerance
+
+
+class Model:
+    """A classifier opened from a bundle; safe to call from several threads; a context manager.
+
+    Attributes:
+        labels: class names, in the order of the logits.
+        preprocessing: how pictures become inputs.
+        artifact: what is being run: its backend and precision.
+        manifest: the bundle's passport.
+    """
+
+    def __init__(self, bundle: Bundle, artifact: Artifact, runner: Runner) -> None:
+        self.manifest: Manifest = bundle.manifest
+        self.labels: tuple[str, ...] = self.manifest.labels
+        self.preprocessing: Preprocessing = self.manifest.preprocessing
+        self.artifact = artifact
+        self._bundle, self._runner = bundle, runner
+
+    @overload
+    def __call__(self, pictures: Picture, top: int = 5) -> tuple[Prediction, ...]: ...
+
+    @overload
+    def __call__(self, pictures: Sequence[Picture], top: int = 5) -> tuple[tuple[Prediction, ...], ...]: ...
+
+    def __call__(
+        self, pictures: Picture | Sequence[Picture], top: int = 5
+    ) -> tuple[Prediction, ...] | tuple[tuple[Prediction, ...], ...]:
+        """Classify one picture, or several in one batch.
+
+        Args:
+            pictures: a path, encoded bytes, a Pillow image or an array uint8 [H, W, 3] (RGB), or a list of these.
+            top: how many classes to name, likeliest first.
+
+        Returns:
+            The predictions of the picture, or a tuple of them for a list.
+
+        Raises:
+            ImageError: a picture cannot be read.
+            UsageError: the model is closed.
+        """
+        if isinstance(pictures, (str, bytes, os.PathLike, Image.Image, np.ndarray)):
+            return self.classify(to_tensor(pictures, self.preprocessing)[None], top)[0]
+        if not pictures:
+            return ()
+        return self.classify(np.stack([to_tensor(p, self.preprocessing) for p in pictures]), top)
+
+    def classify(self, images: NDArray[np.float32], top: int = 5) -> tuple[tuple[Prediction, ...], ...]:
+        """Classify images that were preprocessed already, float32 [N, 3, S, S]."""
+        return rank(self._runner.run(images), self.labels, top)
+
+    def logits(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Compute logits float32 [N, classes] of images float32 [N, 3, S, S] that were preprocessed already."""
+        return self._runner.run(images)
+
+    def selftest(self) -> SelfTest:
+        """Run the bundle's golden set on this device and compare the logits with the recorded ones."""
+        images = normalise(self._bundle.golden_inputs(), self.preprocessing)
+        expected = self._bundle.golden_logits(self.artifact)
+        # One by one: a device may round differently in another batch size, and the field runs batch 1.
+        actual = np.concatenate([self._runner.run(image[None]) for image in images])
+        difference = np.abs(actual.astype(np.float64) - expected)
+        worst = float(difference.max()) if np.isfinite(difference).all() else float("inf")
+        return SelfTest(len(images), worst, self.manifest.golden.tolerance[self.artifact.precision].max_abs)
+
+    def describe(self) -> dict[str, Any]:
+        """Return what runs where, JSON-ready."""
+        return {**self._runner.describe(), "precision": self.artifact.precision, "artifact": self.artifact.name}
+
+    def close(self) -> None:
+        """Give back memory and close the file; calling it again does nothing."""
+        self._runner.close()
+        self._bundle.close()
+
+    def __enter__(self) -> Model:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def load(
+    path: str | os.PathLike[str],
+    *,
+    backend: str = "auto",
+    precision: str | None = None,
+    threads: int | None = None,
+    verify: bool = False,
+) -> Model:
+    """Open a bundle and make it ready to run.
+
+    Args:
+        path: a bundle, `NAME.lsla`.
+        backend: "auto" or a backend's name.
+        precision: "fp32", "fp16" or "int8"; None: the bundle's preferred one.
+        threads: CPU threads of one inference; None: all.
+        verify: run the golden set first, and refuse when it fails.
+
+    Raises:
+        BundleError: the file is no bundle, or damaged.
+        CompatibilityError: the bundle is of a newer format, or holds nothing for this backend and precision.
+        AccuracyError: `verify` was asked for, and this device gives other numbers than the bundle records.
+        MissingComponentError: the backend is not installed.
+    """
+    if backend != "auto" and backend not in BACKENDS:
+        raise UsageError(f"no such backend {backend!r} in this version", "backend", f"use auto or {', '.join(BACKENDS)}")
+    bundle = open_bundle(path)
+    try:
+        artifact = bundle.artifact(BACKENDS[0] if backend == "auto" else backend, precision)
+        where = f"{path}: {artifact.name}"
+        runner = OnnxRuntimeRunner(bundle.read(artifact), threads=threads, where=where)
+        settings = bundle.manifest
+        if (runner.image_size, runner.classes) != (settings.preprocessing.image_size, len(settings.labels)):
+            raise CompatibilityError("model and manifest differ in image size or classes", where, "build it again")
+        model = Model(bundle, artifact, runner)
+        if verify:
+            test = model.selftest()
+            if not test.passed:
+                raise AccuracyError(
+                    f"logits differ by {test.max_abs_difference:.3g}, more than {test.tolerance:.3g}", where,
+                    "this device computes other numbers; use another precision, or rebuild the bundle here",
+                )
+    except BaseException:
+        bundle.close()
+        raise
+    return model
