@@ -6,6 +6,7 @@
 | `points` | `find_layers`: the layers that can run in INT8, and the tensors to measure |
 | `ranges` | `collect_ranges` |
 | `ranges_file` | `Ranges`: measured ranges, saved and loaded |
+| `quantise` | scales, zero points and integer weights in NumPy |
 | `qdq` | `insert_qdq`: a graph with Q/DQ nodes for one backend, and a `QdqReport` |
 | `biases` | `split_biases`: biases as nodes of their own, as ONNX Runtime's integer kernels need them |
 | `calibrators` | ONNX Runtime's calibrators, restricted to chosen tensors and to bounded memory |

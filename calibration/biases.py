@@ -1,7 +1,7 @@
 """Biases as Add nodes of their own.
 
-ONNX Runtime runs Conv and Gemm on integers only where the bias is int32 or absent. Biases stay in float here, so they are
-moved behind the layer.
+ONNX Runtime runs Conv and Gemm on integers only where the bias is int32 or absent. Biases stay in float here, so they
+are moved behind the layer.
 """
 
 from __future__ import annotations

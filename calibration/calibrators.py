@@ -132,9 +132,9 @@ class Calibrator:
         """Run one batch; nothing of it but ranges or histograms is kept.
 
         Raises:
-            GraphError: an activation is NaN or infinite; the message names the tensor.
+            GraphError: an activation is NaN or infinite (the message names the tensor), or the graph does not run.
         """
-        with _silent():
+        with _silent(), _translated():
             self._inner.collect_data(_OneBatch({self._input: images}))
 
     def compute(self) -> dict[str, tuple[float, float]]:
@@ -155,7 +155,7 @@ def open_calibrator(
 ) -> Iterator[Calibrator]:
     """Give a calibrator for `tensors` of a graph without model-local functions; its files are removed afterwards."""
     with tempfile.TemporaryDirectory(prefix="edge-lsla-calibration-") as folder:
-        with _silent():
+        with _silent(), _translated():
             inner = _open(_with_finite_checks(graph, tensors), tensors, settings, Path(folder))
         yield Calibrator(inner, graph.graph.input[0].name)
 
@@ -204,3 +204,16 @@ def _silent() -> Iterator[None]:
     # ONNX Runtime's calibrators print; standard output belongs to the command line's --json.
     with contextlib.redirect_stdout(io.StringIO()):
         yield
+
+
+@contextlib.contextmanager
+def _translated() -> Iterator[None]:
+    """Turn ONNX Runtime's and onnx's own errors into GraphError."""
+    try:
+        yield
+    except Exception as error:
+        if not type(error).__module__.startswith(("onnxruntime", "onnx")):
+            raise
+        lines = str(error).strip().splitlines()
+        reason = lines[0][:300] if lines else type(error).__name__
+        raise GraphError("ONNX Runtime cannot run the graph", None, f"export it again ({reason})") from error

@@ -27,7 +27,9 @@ class Layer:
         activation: the tensor to quantise.
         weight: the constant's tensor.
         axis: the axis of the weight that counts output channels.
-        output: of a Conv, the tensor before its bias (see `biases.split_biases`); None elsewhere.
+        output: the tensor the node makes.
+        raw_output: of a Conv or Gemm, the same before the bias (see `biases.split_biases`); `output` where there is
+            no bias, None where the bias is computed. None for MatMul.
     """
 
     name: str
@@ -35,7 +37,8 @@ class Layer:
     activation: str
     weight: str
     axis: int
-    output: str | None = None
+    output: str
+    raw_output: str | None = None
 
 
 def find_layers(model: onnx.ModelProto) -> tuple[Layer, ...]:
@@ -59,9 +62,16 @@ def find_layers(model: onnx.ModelProto) -> tuple[Layer, ...]:
 
 
 def measured_tensors(layers: tuple[Layer, ...]) -> tuple[str, ...]:
-    """Return the tensors whose ranges are needed, each once, in graph order."""
-    found = (tensor for layer in layers for tensor in (layer.activation, layer.output) if tensor is not None)
-    return tuple(dict.fromkeys(found))
+    """Return the tensors whose ranges are needed, each once, in graph order.
+
+    They are every layer's activation, and what a Conv makes before its bias: ONNX Runtime's integer Conv needs it.
+    """
+    found: dict[str, None] = {}
+    for layer in layers:
+        found[layer.activation] = None
+        if layer.op == "Conv" and layer.raw_output is not None:
+            found[layer.raw_output] = None
+    return tuple(found)
 
 
 def layer_names(graph: onnx.GraphProto) -> dict[str, str]:
@@ -70,16 +80,14 @@ def layer_names(graph: onnx.GraphProto) -> dict[str, str]:
     return {n.output[0]: n.name if n.name and counts[n.name] == 1 else n.output[0] for n in graph.node if n.output}
 
 
-def other_layers(model: onnx.ModelProto) -> tuple[str, ...]:
-    """Name the multiplying nodes that stay in float32 whatever is asked: attention, and weights that are computed."""
+def multiplying_layers(model: onnx.ModelProto) -> tuple[str, ...]:
+    """Name every Conv, MatMul, Gemm and attention node of the graph, in graph order."""
     names = layer_names(model.graph)
-    quantisable = {layer.name for layer in find_layers(model)}
-    multiplying = [
+    return tuple(
         names[node.output[0]]
         for node in model.graph.node
         if node.domain == DOMAIN or (node.domain in STANDARD and node.op_type in ("Conv", "MatMul", "Gemm"))
-    ]
-    return tuple(name for name in multiplying if name not in quantisable)
+    )
 
 
 def find_constants(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
@@ -141,12 +149,13 @@ def _layer(node: onnx.NodeProto, name: str, constants: dict[str, onnx.TensorProt
     rank = len(tensor.dims)
     if tensor.data_type != onnx.TensorProto.FLOAT or 0 in tensor.dims:
         return None
-    if node.op_type == "Conv":
+    output, raw_output = node.output[0], None
+    if node.op_type != "MatMul":
         bias = node.input[2] if len(node.input) > 2 else ""
-        splittable = not bias or bias in constants
-        output = node.output[0] + (BEFORE_BIAS if bias else "")
-        return Layer(name, "Conv", activation, weight, 0, output if splittable else None)
+        raw_output = output if not bias else output + BEFORE_BIAS if bias in constants else None
+    if node.op_type == "Conv":
+        return Layer(name, "Conv", activation, weight, 0, output, raw_output)
     if rank != 2:
         return None
-    transposed = any(a.name == "transB" and a.i for a in node.attribute)
-    return Layer(name, node.op_type, activation, weight, 0 if node.op_type == "Gemm" and transposed else 1)
+    transposed = node.op_type == "Gemm" and any(a.name == "transB" and a.i for a in node.attribute)
+    return Layer(name, node.op_type, activation, weight, 0 if transposed else 1, output, raw_output)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from calibration.biases import remove_unused, split_biases
-from calibration.points import BEFORE_BIAS, Layer, find_constants, find_layers, other_layers
+from calibration.points import STANDARD, Layer, find_constants, find_layers, multiplying_layers
 from calibration.quantise import asymmetric_uint8, quantise_weight, symmetric_int8
 from calibration.ranges_file import Ranges
 from calibration.settings import QdqSettings
@@ -39,9 +40,7 @@ class QdqReport:
     weight_bytes_after: int
 
 
-def insert_qdq(
-    model: onnx.ModelProto, ranges: Ranges, settings: QdqSettings
-) -> tuple[onnx.ModelProto, QdqReport]:
+def insert_qdq(model: onnx.ModelProto, ranges: Ranges, settings: QdqSettings) -> tuple[onnx.ModelProto, QdqReport]:
     """Return a copy of a graph with Q/DQ pairs on activations and int8 weights, for one backend.
 
     Weights are symmetric int8, a scale for each output channel; biases, attention, LayerNorm and softmax stay float32.
@@ -61,32 +60,117 @@ def insert_qdq(
     layers = find_layers(model)
     _require_opset(model)
     ranges.check(model)
-    known = {layer.name for layer in layers} | set(other_layers(model))
     for name in settings.keep_float:
-        if name not in known:
+        if name not in multiplying_layers(model):
             raise UsageError("no such layer", name, "take names from the report's precision map")
     wanted = [layer for layer in layers if layer.name not in settings.keep_float and _runs_in_int8(layer, settings)]
-    outputs = {node.output[0] for node in model.graph.node if _name_in(node, wanted)}
-    result = split_biases(model, outputs if settings.backend == "onnxruntime" else ())
-    writer = _Writer(result, ranges, settings)
-    writer.write(wanted)
+    result = split_biases(model, {layer.output for layer in wanted} if settings.backend == "onnxruntime" else ())
+    _Writer(result.graph, ranges, settings).write(wanted)
     remove_unused(result.graph)
     try:
         onnx.checker.check_model(result)
     except onnx.checker.ValidationError as error:
         raise GraphError("Q/DQ nodes do not fit into the graph", model.graph.name or None, str(error)) from error
-    return result, _report(model, result, layers, wanted, settings)
+    return result, _report(model, layers, wanted, settings)
 
 
 def _runs_in_int8(layer: Layer, settings: QdqSettings) -> bool:
-    return settings.backend != "onnxruntime" or layer.op != "Conv" or layer.output is not None
-
-
-def _name_in(node: onnx.NodeProto, layers: Iterable[Layer]) -> bool:
-    return any(node.input[:2] == [layer.activation, layer.weight] and node.op_type == layer.op for layer in layers)
+    return settings.backend != "onnxruntime" or layer.op == "MatMul" or layer.raw_output is not None
 
 
 class _Writer:
-    def __init__(self, model: onnx.ModelProto, ranges: Ranges, settings: QdqSettings) -> None:
-        self.graph, self.ranges, self.settings = model.graph, ranges, settings
-        self.constants = find_constants(model.graph)
+    """Rewrites one graph in place."""
+
+    def __init__(self, graph: onnx.GraphProto, ranges: Ranges, settings: QdqSettings) -> None:
+        self.graph, self.ranges, self.settings = graph, ranges, settings
+        self.constants = find_constants(graph)
+        self.nodes: list[onnx.NodeProto] = []
+        self.activations: dict[str, str] = {}  # tensor to its dequantised form: one pair however many read it
+        self.weights: dict[tuple[str, int], str] = {}
+
+    def write(self, layers: Iterable[Layer]) -> None:
+        """Give each of `layers` a quantised activation and weight."""
+        by_output = {tensor: layer for layer in layers for tensor in (layer.output, layer.raw_output) if tensor}
+        for node in self.graph.node:
+            layer = by_output.get(node.output[0]) if node.output else None
+            if layer is None or node.op_type != layer.op:
+                self.nodes.append(node)
+                continue
+            node.input[0] = self._activation(layer.activation)
+            node.input[1] = self._weight(layer.weight, layer.axis)
+            self.nodes.append(node)
+            if self.settings.backend == "onnxruntime" and layer.op == "Conv":
+                raw = node.output[0]
+                node.output[0] = f"{raw}_float"
+                self._pair(raw, node.output[0], raw)
+                self.activations[raw] = raw
+        copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in self.nodes]
+        del self.graph.node[:]
+        self.graph.node.extend(copies)
+
+    def _activation(self, tensor: str) -> str:
+        if tensor not in self.activations:
+            self.activations[tensor] = f"{tensor}_dequantized"
+            self._pair(tensor, tensor, self.activations[tensor])
+        return self.activations[tensor]
+
+    def _pair(self, measured: str, source: str, target: str) -> None:
+        if measured not in self.ranges.ranges:
+            raise RangesError("ranges lack a tensor of the graph", measured, "calibrate again")
+        low, high = self.ranges.ranges[measured]
+        tensorrt = self.settings.backend == "tensorrt"
+        scale, zero_point = symmetric_int8(low, high) if tensorrt else asymmetric_uint8(low, high)
+        inputs = [self._store(f"{measured}_scale", scale), self._store(f"{measured}_zero_point", zero_point)]
+        quantised = f"{measured}_quantized"
+        self._node("QuantizeLinear", [source, *inputs], quantised)
+        self._node("DequantizeLinear", [quantised, *inputs], target)
+
+    def _weight(self, name: str, axis: int) -> str:
+        if (name, axis) not in self.weights:
+            stem = name if not any(known == name for known, _ in self.weights) else f"{name}_axis{axis}"
+            weight = numpy_helper.to_array(self.constants[name])
+            if not np.isfinite(weight).all():
+                raise GraphError("a weight holds NaN or infinity", name, "repair the checkpoint")
+            integers, scales = quantise_weight(weight, axis, self.settings.weight_bits)
+            inputs = [
+                self._store(f"{stem}_int8", integers),
+                self._store(f"{stem}_scale", scales),
+                self._store(f"{stem}_zero_point", np.zeros(len(scales), np.int8)),
+            ]
+            self.weights[name, axis] = f"{stem}_dequantized"
+            self._node("DequantizeLinear", inputs, f"{stem}_dequantized", axis=axis)
+        return self.weights[name, axis]
+
+    def _store(self, name: str, value: NDArray[Any] | np.generic) -> str:
+        self.graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))
+        return name
+
+    def _node(self, op: str, inputs: list[str], output: str, **attributes: int) -> None:
+        self.nodes.append(helper.make_node(op, inputs, [output], name=f"{output}_{op}", **attributes))
+
+
+def _require_opset(model: onnx.ModelProto) -> None:
+    opset = max((entry.version for entry in model.opset_import if entry.domain in STANDARD), default=0)
+    if opset < MINIMUM_OPSET:
+        raise GraphError(f"Q/DQ needs opset {MINIMUM_OPSET} or newer, the graph has {opset}", None, "export it again")
+
+
+def _report(model: onnx.ModelProto, layers: tuple[Layer, ...], wanted: list[Layer], settings: QdqSettings) -> QdqReport:
+    constants = find_constants(model.graph)
+    before = after = 0
+    quantised = {(layer.weight, layer.axis) for layer in wanted}
+    left = {layer.weight for layer in layers if layer not in wanted}
+    for name in dict.fromkeys(layer.weight for layer in layers):
+        shape = constants[name].dims
+        size = int(np.prod(shape))
+        before += 4 * size
+        after += 4 * size if name in left else 0
+        after += sum(size + 5 * shape[axis] for weight, axis in quantised if weight == name)  # scale 4, zero point 1
+    chosen = {layer.name for layer in wanted}
+    return QdqReport(
+        backend=settings.backend,
+        quantised=tuple(layer.name for layer in wanted),
+        precision={name: "int8" if name in chosen else "fp32" for name in multiplying_layers(model)},
+        weight_bytes_before=before,
+        weight_bytes_after=after,
+    )

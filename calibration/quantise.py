@@ -40,4 +40,5 @@ def quantise_weight(weight: NDArray[np.float32], axis: int, bits: int) -> tuple[
 
 
 def _scale(step: float) -> np.float32:
-    return np.float32(DEAD_SCALE if step == 0 else max(step, SMALLEST_SCALE))
+    scale: np.float32 = np.float32(DEAD_SCALE if step == 0 else max(step, SMALLEST_SCALE))
+    return scale

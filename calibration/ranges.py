@@ -12,10 +12,12 @@ from numpy.typing import NDArray
 from calibration.biases import split_biases
 from calibration.calibrators import open_calibrator
 from calibration.identity import DataDigest, model_sha256
-from calibration.points import BEFORE_BIAS, Layer, find_layers, measured_tensors
+from calibration.points import Layer, find_layers, measured_tensors
 from calibration.ranges_file import Ranges
 from calibration.settings import CalibrationSettings
 from edge_lsla.errors import DatasetError, GraphError, UsageError
+
+__all__ = ["Ranges", "collect_ranges"]
 
 
 def collect_ranges(
@@ -26,8 +28,8 @@ def collect_ranges(
 ) -> Ranges:
     """Run images through a model and measure the tensors that INT8 needs.
 
-    Images are run `settings.batch_size` at a time (or as many as the graph fixes), however they arrive; memory holds one
-    such batch and, for entropy and percentile, a histogram a tensor. The same images give the same ranges.
+    Images are run `settings.batch_size` at a time (or as many as the graph fixes), however they arrive; memory holds
+    one such batch and, for entropy and percentile, a histogram a tensor. The same images give the same ranges.
 
     Args:
         model: float32, one input images [N, 3, H, W]; fused or not. It is not changed.
@@ -42,7 +44,9 @@ def collect_ranges(
     """
     layers = find_layers(model)
     if not layers:
-        raise GraphError("nothing to calibrate: no Conv, MatMul or Gemm has a constant weight", model.graph.name or None)
+        raise GraphError(
+            "nothing to calibrate: no Conv, MatMul or Gemm has a constant weight", model.graph.name or None
+        )
     shape = _input_shape(model)
     tensors = measured_tensors(layers)
     digest = DataDigest()
@@ -69,9 +73,8 @@ def collect_ranges(
 
 def _calibration_graph(model: onnx.ModelProto, layers: tuple[Layer, ...]) -> onnx.ModelProto:
     """Give every tensor that is measured a place in the graph, and no model-local functions."""
-    biased = [layer.output[: -len(BEFORE_BIAS)] for layer in layers if layer.output and layer.output.endswith(BEFORE_BIAS)]
-    graph = split_biases(model, biased)
-    # The calibrators run ONNX's shape inference and expect each tensor's type; names outside functions survive inlining.
+    graph = split_biases(model, {layer.output for layer in layers if layer.op == "Conv"})
+    # Names outside the functions survive inlining, so the ranges fit the graph as it was given.
     return onnx.inliner.inline_local_functions(graph) if graph.functions else graph
 
 
@@ -107,7 +110,7 @@ def _checked(batches: Iterable[NDArray[np.float32]], shape: list[int | None]) ->
 def _chunks(
     batches: Iterable[NDArray[np.float32]], fixed: int | None, batch_size: int
 ) -> Iterator[NDArray[np.float32]]:
-    """Cut batches to at most `batch_size`; where the graph fixes a batch, cut and join to exactly that, last one aside."""
+    """Cut batches to at most `batch_size`; where the graph fixes a batch, to exactly that, the last one aside."""
     if fixed is None:
         for batch in batches:
             for start in range(0, len(batch), batch_size):

@@ -50,9 +50,10 @@ class QdqSettings:
     def __post_init__(self) -> None:
         _one_of("backend", self.backend, BACKENDS)
         _whole("weight_bits", self.weight_bits, 7, 8)
-        if isinstance(self.keep_float, str) or not all(isinstance(name, str) for name in self.keep_float):
+        names: object = self.keep_float
+        if not isinstance(names, (tuple, list)) or not all(isinstance(name, str) for name in names):
             raise UsageError("Q/DQ settings need a list of layer names", "keep_float", "correct it")
-        object.__setattr__(self, "keep_float", tuple(self.keep_float))
+        object.__setattr__(self, "keep_float", tuple(names))
 
 
 def _one_of(name: str, value: object, known: tuple[str, ...]) -> None:

@@ -1,10 +1,10 @@
 """edge-lsla: a trained ViT-LSLA, from PyTorch to a verified bundle that runs in the field.
 
-    from edge_lsla import load
+from edge_lsla import load
 
-    with load("pests.lsla") as model:
-        for prediction in model("leaf.jpg"):
-            print(prediction.label, prediction.probability)
+with load("pests.lsla") as model:
+    for prediction in model("leaf.jpg"):
+        print(prediction.label, prediction.probability)
 """
 
 from __future__ import annotations

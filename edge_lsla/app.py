@@ -6,6 +6,7 @@ One of the two files that compose stages. Heavy modules are imported inside the 
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
@@ -167,7 +168,9 @@ def infer_video(
     if not video.exists():
         raise SourceError("no such video", video, "check the path")
     with opened(engine, backend, precision, threads) as model:
-        return _watch(model, str(video), SourceSettings(), output, events, min_confidence, batch, False, None, None)
+        return watch_source(
+            model, str(video), SourceSettings(), save=output, events=events, min_confidence=min_confidence, batch=batch
+        )
 
 
 @verb(infer, "infer camera")
@@ -194,8 +197,16 @@ def infer_camera(
 
     settings = SourceSettings(size=_size(size), rate=rate, read_timeout=timeout, pictures=_synthetic_pictures(source))
     with opened(engine, backend, precision, threads) as model:
-        return _watch(
-            model, source, settings, save, events, min_confidence, 1, window, max_frames, max_seconds
+        return watch_source(
+            model,
+            source,
+            settings,
+            save=save,
+            events=events,
+            min_confidence=min_confidence,
+            window=window,
+            max_frames=max_frames,
+            max_seconds=max_seconds,
         )
 
 
@@ -228,7 +239,9 @@ def selftest(
         )
     say().print(f"self-test passed: {figures}")
     return {
-        "images": test.images, "max_abs_difference": test.max_abs_difference, "tolerance": test.tolerance,
+        "images": test.images,
+        "max_abs_difference": test.max_abs_difference,
+        "tolerance": test.tolerance,
         "artifact": where,
     }
 
@@ -261,20 +274,21 @@ def write_picture(path: Path, pixels: NDArray[np.uint8]) -> None:
     say().print(f"written: {path}", markup=False)
 
 
-def _watch(
+def watch_source(
     model: Model,
     spec: str,
     settings: SourceSettings,
-    save: Path | None,
-    events: Path | None,
-    min_confidence: float,
-    batch: int,
-    window: bool,
-    max_frames: int | None,
-    max_seconds: float | None,
+    *,
+    save: Path | None = None,
+    events: Path | None = None,
+    min_confidence: float = 0.0,
+    batch: int = 1,
+    window: bool = False,
+    quiet: bool = False,
+    max_frames: int | None = None,
+    max_seconds: float | None = None,
 ) -> dict[str, Any]:
-    import sys
-
+    """Classify a source's frames and show them in a window or as lines; also into a video and a file of events."""
     from edge_lsla.pipeline.signals import stop_on_signals
     from edge_lsla.pipeline.sources import open_source
     from edge_lsla.pipeline.watch import WatchSettings, watch
@@ -290,8 +304,8 @@ def _watch(
             if available:
                 sinks.append(Window(f"edge-lsla: {source.name}", stop))
             else:
-                say().print(f"[dim]no window: {reason}[/dim]")
-        if not sinks:
+                say().print(f"no window: {reason}", markup=False, style="dim")
+        if not sinks and not quiet:
             sinks.append(Lines(sys.stderr if say().stderr else sys.stdout))
         if save is not None:
             sinks.append(VideoWriter(save, source.rate or 30.0, source.size))

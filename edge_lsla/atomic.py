@@ -47,7 +47,9 @@ def atomic_path(destination: str | os.PathLike[str]) -> Iterator[Path]:
         finally:
             os.close(folder_handle)
     except OSError as error:
-        raise EdgeLslaError("cannot write", destination, f"{error.strerror or error}; free some space or choose another output") from error
+        raise EdgeLslaError(
+            "cannot write", destination, f"{error.strerror or error}; free some space or choose another output"
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -92,7 +92,10 @@ def _failed(error: BaseException, debug: bool) -> tuple[int, dict[str, Any]]:
     elif isinstance(error, MemoryError):
         code, text = 1, "out of memory; close other programs or use smaller batches"
     elif isinstance(error, OSError):
-        code, text = 1, f"{error.strerror or error}: {error.filename or 'system call'}; check disk space and permissions"
+        code, text = (
+            1,
+            f"{error.strerror or error}: {error.filename or 'system call'}; check disk space and permissions",
+        )
     else:
         code, text = 1, f"unexpected {type(error).__name__}: {error}; run again with --debug and report the traceback"
     with contextlib.suppress(BrokenPipeError):
@@ -121,8 +124,13 @@ def _terminable() -> Iterator[None]:
 @contextlib.contextmanager
 def progress(title: str) -> Iterator[Step]:
     """Show a progress bar while in the block, on a terminal only; call the result with (done, total, text)."""
-    columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-               TimeRemainingColumn()]
+    columns = [
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    ]
     with Progress(*columns, console=error_console, transient=True, disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task(title, total=None)
         yield lambda done, total, text="": bar.update(task, completed=done, total=total, description=f"{title} {text}")

@@ -45,7 +45,11 @@ class Preprocessing:
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
 
     def __post_init__(self) -> None:
-        if isinstance(self.image_size, bool) or not isinstance(self.image_size, int) or not 1 <= self.image_size <= 4096:
+        if (
+            isinstance(self.image_size, bool)
+            or not isinstance(self.image_size, int)
+            or not 1 <= self.image_size <= 4096
+        ):
             raise UsageError("preprocessing needs a side of 1 to 4096 pixels", "image_size", "correct it")
         if self.resize not in ("crop", "stretch"):
             raise UsageError(f"unknown resize {self.resize!r}", "resize", "use crop or stretch")
@@ -164,7 +168,11 @@ def find_pictures(folder: Path) -> list[Path]:
 
 
 def _from_array(array: NDArray[Any], where: str) -> Image.Image:
-    if array.dtype != np.uint8 or not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 3)) or 0 in array.shape:
+    if (
+        array.dtype != np.uint8
+        or not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 3))
+        or 0 in array.shape
+    ):
         raise ImageError(
             f"array is {array.dtype} {list(array.shape)}", where, "give uint8 [H, W, 3] in RGB order, or [H, W]"
         )

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 
 from edge_lsla.bundle import Bundle
 from edge_lsla.doctor import Check
+from edge_lsla.evaluation import Score
 
 
 def passport(bundle: Bundle) -> RenderableType:
@@ -49,4 +51,38 @@ def checks(found: Sequence[Check]) -> RenderableType:
     for check in found:
         mark = "[green]ok[/]" if check.found else ("[red]missing[/]" if check.needed else "[yellow]absent[/]")
         table.add_row(mark, check.name, check.detail, "" if check.found else check.remedy)
+    return table
+
+
+def accuracy(score: Score) -> RenderableType:
+    """Lay out accuracy: the whole, each class, and the most frequent mistakes."""
+    low, high = score.interval
+    table = Table(
+        title=f"top-1 {score.top1:.2f} % (95 % interval {low:.1f} to {high:.1f}), top-5 {score.top5:.2f} %, "
+        f"{score.images} images, {score.skipped} skipped",
+        title_justify="left",
+    )
+    for column in ("class", "right", "of", "top-1 %"):
+        table.add_column(column, justify="left" if column == "class" else "right")
+    for name, (right, seen) in score.per_class.items():
+        table.add_row(name, str(right), str(seen), f"{100 * right / seen:.1f}")
+    lines = [f"{true} taken for {named}: {times}" for true, named, times in score.confused]
+    return Group(table, *lines)
+
+
+def demo_results(rows: Sequence[Mapping[str, Any]], images: int) -> RenderableType:
+    """Lay FP32 and INT8 side by side."""
+    table = Table(title=f"demo model on {images} pictures of an artist it never saw", title_justify="left")
+    for column in ("precision", "size", "top-1", "95 % interval", "agrees with fp32", "latency, one image"):
+        table.add_column(column, justify="left" if column == "precision" else "right")
+    for row in rows:
+        low, high = row["interval"]
+        table.add_row(
+            row["precision"],
+            f"{row['bytes'] / 1e6:.2f} MB",
+            f"{row['top1']:.2f} %",
+            f"{low:.1f} to {high:.1f} %",
+            f"{row['agreement']:.2f} %",
+            f"{row['latency_ms']:.2f} ms",
+        )
     return table

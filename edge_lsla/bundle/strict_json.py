@@ -53,9 +53,10 @@ def _check_structure(data: bytes) -> None:
     """Bound depth and number of values before the parser allocates anything."""
     if len(data) > MAX_BYTES:
         raise BundleError(f"manifest is larger than {MAX_BYTES:,} bytes", "manifest", "rebuild the bundle")
-    outside_strings = _STRING.sub(b"", data.replace(b"\\\\", b"").replace(b'\\"', b""))
-    structure = outside_strings.translate(None, _NOT_STRUCTURE)
-    if len(structure) > MAX_VALUES:
+    unescaped = data.replace(b"\\\\", b"").replace(b'\\"', b"")
+    quotes = unescaped.count(b'"')
+    structure = b"" if quotes > MAX_VALUES else _STRING.sub(b"", unescaped).translate(None, _NOT_STRUCTURE)
+    if max(quotes, len(structure)) > MAX_VALUES:
         raise BundleError(f"manifest has more than {MAX_VALUES:,} values", "manifest", "rebuild the bundle")
     depth = 0
     for mark in structure:

@@ -97,7 +97,7 @@ def load_checkpoint(
     if key_map is not None:
         weights = _rename(weights, key_map)
     if factory is not None:
-        model = _call_factory(factory)
+        model = call_factory(factory)
         description: dict[str, Any] = {"factory": factory}
         image_size = preprocessing.image_size if preprocessing else int(getattr(model, "image_size", 224))
     else:
@@ -147,7 +147,9 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise CheckpointError("no permission to read the checkpoint", path, "change its permissions") from error
     except (SafetensorError, OSError, EOFError, RuntimeError, ValueError, KeyError, zipfile.BadZipFile) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError("checkpoint is damaged or of another format", path, f"fetch it again ({reason})") from error
+        raise CheckpointError(
+            "checkpoint is damaged or of another format", path, f"fetch it again ({reason})"
+        ) from error
     return _state_dict(loaded, path), {}
 
 
@@ -191,7 +193,12 @@ def _rename(weights: dict[str, Tensor], key_map: Path) -> dict[str, Tensor]:
     return renamed
 
 
-def _call_factory(factory: str) -> nn.Module:
+def call_factory(factory: str) -> nn.Module:
+    """Build a user's own module, "module:function" in the working directory or an installed package.
+
+    Raises:
+        UsageError: there is no such function, or it does not give a torch.nn.Module.
+    """
     module_name, _, function = factory.partition(":")
     sys.path.insert(0, "")  # the user's module lies in the working directory
     try:
@@ -223,11 +230,17 @@ def _load(model: nn.Module, weights: dict[str, Tensor], path: Path) -> None:
     missing, unexpected = sorted(set(own) - set(weights)), sorted(set(weights) - set(own))
     remedy = "choose the right --model, or give a --key-map (docs/your-own-model.md)"
     if missing or unexpected:
-        parts = [f"{len(names)} {word} key{'s' * (len(names) > 1)} ({_list(names)})" for names, word in
-                 ((missing, "missing"), (unexpected, "unexpected")) if names]
+        parts = [
+            f"{len(names)} {word} key{'s' * (len(names) > 1)} ({_list(names)})"
+            for names, word in ((missing, "missing"), (unexpected, "unexpected"))
+            if names
+        ]
         raise CheckpointError(f"checkpoint does not fit the model, {' and '.join(parts)}", path, remedy)
-    wrong = [f"{name} is {list(weights[name].shape)}, the model's {list(own[name].shape)}"
-             for name in sorted(own) if weights[name].shape != own[name].shape]
+    wrong = [
+        f"{name} is {list(weights[name].shape)}, the model's {list(own[name].shape)}"
+        for name in sorted(own)
+        if weights[name].shape != own[name].shape
+    ]
     if wrong:
         raise CheckpointError(f"checkpoint does not fit the model, {_list(wrong)}", path, remedy)
     bad = [name for name, value in sorted(weights.items()) if not torch.isfinite(value).all()]

@@ -96,9 +96,7 @@ class VitLslaConfig:
         required = {f.name for f in dataclasses.fields(cls) if f.default is dataclasses.MISSING}
         unknown, missing = sorted(set(values) - known), sorted(required - set(values))
         if unknown:
-            raise UsageError(
-                f"unknown field {', '.join(unknown)}", where, f"the fields are {', '.join(sorted(known))}"
-            )
+            raise UsageError(f"unknown field {', '.join(unknown)}", where, f"the fields are {', '.join(sorted(known))}")
         if missing:
             raise UsageError(f"missing field {', '.join(missing)}", where, "add it")
         return cls(**values)

@@ -17,8 +17,8 @@ class Capture(ABC):
     """Reads a source in a thread of its own; a context manager and, through `take`, a queue of frames.
 
     The thread owns the source's reads; leaving the `with` block closes the source, asks the thread to stop and waits at
-    most 1.5 s for it. A thread that is blocked in a dead stream then ends by itself when the source's read timeout
-    has passed, and frees the stream.
+    most 1.5 s for it. A thread that is still blocked in a dead stream ends by itself when the source's read timeout
+    has passed, and frees the stream; the process waits for it, because Python would crash under it.
 
     Attributes:
         dropped: frames that were read and not taken.
@@ -32,7 +32,7 @@ class Capture(ABC):
         self._ended = False
         self._error: BaseException | None = None
         self.dropped = 0
-        self._thread = threading.Thread(target=self._read, name=f"capture {source.name}", daemon=True)
+        self._thread = threading.Thread(target=self._read, name=f"capture {source.name}")
 
     def __enter__(self) -> Capture:
         self._thread.start()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import threading
 import time
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import numpy as np
 
 from edge_lsla.errors import MissingComponentError, SourceError
 from edge_lsla.pipeline.address import Address
+from edge_lsla.pipeline.connections import Connection
 from edge_lsla.pipeline.frames import Frame, Source
 from edge_lsla.pipeline.settings import SourceSettings
 
@@ -27,6 +29,7 @@ STREAM_PROTOCOLS = {"http": "http,https,httpproxy,tcp,tls,crypto", "rtsp": "rtp,
 PACKET_SIZES = (188, 192, 204)  # of an MPEG transport stream
 DAMAGED_IN_A_ROW = 100  # packets; a stream joined between two key frames has dozens that cannot be decoded
 POLL_SECONDS = 0.004
+ENDED = "the stream was ended by the other side"
 
 
 class DecodedSource(Source):
@@ -44,8 +47,10 @@ class DecodedSource(Source):
         self._container: Any = None
         self._closed = False
         self._reading = threading.Lock()
+        self._connection = Connection()
         try:
-            self._container, self._stream = _open(address, settings)
+            with self._connection.opened_here(address.target) if address.kind == "stream" else contextlib.nullcontext():
+                self._container, self._stream = _open(address, settings)
             seconds = (self._container.duration or 0) / 1e6
             self.live = address.kind == "camera" or (address.kind == "stream" and seconds <= 0)
             self.rate = float(self._stream.average_rate or self._stream.guessed_rate or 0)
@@ -82,7 +87,8 @@ class DecodedSource(Source):
     def close(self) -> None:
         """Close the container, or leave that to the thread that is inside FFmpeg just now.
 
-        FFmpeg's memory must not go away under a blocked read; that read ends by its timeout at the latest.
+        FFmpeg's memory must not go away under a blocked read; that read ends because its connection is shut, or by its
+        timeout at the latest.
         """
         self._closed = True
         if self._reading.acquire(blocking=False):
@@ -94,6 +100,8 @@ class DecodedSource(Source):
                     self._container = None
             finally:
                 self._reading.release()
+        else:
+            self._connection.shut()
 
     def _decode(self) -> Iterator[Frame]:
         sequence = 0
@@ -143,7 +151,7 @@ class DecodedSource(Source):
         """Tell the end of a recording from a recording that was cut short, which FFmpeg often does not."""
         if self.live:
             if not self._closed:
-                raise SourceError("the stream was ended by the other side", self.name, "check the camera")
+                raise SourceError(ENDED, self.name, "check the camera")
             return
         if frames == 0:
             return
@@ -259,6 +267,8 @@ def _plain(error: Any, address: Address, opened: bool) -> tuple[str, str]:
 
     reason = (error.strerror or type(error).__name__).lower()
     if opened:
+        if address.kind == "stream" and (error.errno == errno.EIO or isinstance(error, ConnectionError)):
+            return ENDED, "check the camera"
         what = "the recording breaks off" if address.kind == "file" else "the source broke off"
         return f"{what} ({reason})", "copy it anew" if address.kind == "file" else "check the camera and the network"
     if isinstance(error, FileNotFoundError):
@@ -273,7 +283,7 @@ def _plain(error: Any, address: Address, opened: bool) -> tuple[str, str]:
     if isinstance(error, ConnectionRefusedError):
         return "nothing listens there", "check the address and the port"
     if address.kind == "camera":
-        if getattr(error, "errno", None) == 16:
+        if error.errno == errno.EBUSY:
             return "the camera is in use by another program", "close that program"
         return f"the camera cannot be opened ({reason})", "try another size, rate or pixel format"
     if isinstance(error, ValueError):

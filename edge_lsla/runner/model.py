@@ -147,7 +147,9 @@ def load(
         MissingComponentError: the backend is not installed.
     """
     if backend != "auto" and backend not in BACKENDS:
-        raise UsageError(f"no such backend {backend!r} in this version", "backend", f"use auto or {', '.join(BACKENDS)}")
+        raise UsageError(
+            f"no such backend {backend!r} in this version", "backend", f"use auto or {', '.join(BACKENDS)}"
+        )
     bundle = open_bundle(path)
     try:
         artifact = bundle.artifact(BACKENDS[0] if backend == "auto" else backend, precision)
@@ -161,7 +163,8 @@ def load(
             test = model.selftest()
             if not test.passed:
                 raise AccuracyError(
-                    f"logits differ by {test.max_abs_difference:.3g}, more than {test.tolerance:.3g}", where,
+                    f"logits differ by {test.max_abs_difference:.3g}, more than {test.tolerance:.3g}",
+                    where,
                     "this device computes other numbers; use another precision, or rebuild the bundle here",
                 )
     except BaseException:

@@ -112,7 +112,9 @@ def translated_errors(where: object) -> Iterator[None]:
     except (state.Fail, state.RuntimeException, state.EPFail, state.ModelLoaded) as error:
         text = _reason(error)
         if "opset" in text.lower() or "ir_version" in text.lower() or "IR version" in text:
-            raise CompatibilityError("this ONNX Runtime is too old for the model", where, f"update it ({text})") from error
+            raise CompatibilityError(
+                "this ONNX Runtime is too old for the model", where, f"update it ({text})"
+            ) from error
         raise EdgeLslaError("ONNX Runtime failed", where, text) from error
 
 

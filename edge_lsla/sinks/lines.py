@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import time
+from io import FileIO
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
@@ -47,7 +49,7 @@ class Lines:
 
 
 class JsonLines:
-    """Appends one JSON object an observation to a file, each flushed, so that others can follow it.
+    """Appends one JSON object an observation to a file, each at once, so that others can follow it.
 
     Args:
         path: the file; made if it is not there.
@@ -58,13 +60,13 @@ class JsonLines:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
-        self._file: TextIO | None = None
+        self._file: FileIO | None = None
 
     def __enter__(self) -> JsonLines:
         try:
-            self._file = self.path.open("a", encoding="utf-8")
+            self._file = self.path.open("ab", buffering=0)  # whole lines, also where others append to the file
             if _ends_inside_a_line(self.path):  # the power went while the line before was written
-                self._file.write("\n")
+                self._file.write(b"\n")
         except OSError as error:
             reason = error.strerror or str(error)
             raise UsageError(f"cannot append to the file ({reason})", self.path, "choose another") from error
@@ -86,8 +88,9 @@ class JsonLines:
         if self._file is None:
             raise ValueError("JsonLines is written to inside its `with` block")
         try:
-            self._file.write(json.dumps(record(observation), ensure_ascii=False) + "\n")
-            self._file.flush()
+            line = (json.dumps(record(observation), ensure_ascii=False) + "\n").encode()
+            if self._file.write(line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
             raise EdgeLslaError("cannot write", self.path, error.strerror or str(error)) from error
 

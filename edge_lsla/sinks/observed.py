@@ -14,41 +14,41 @@ class ObservedFrame(Protocol):
     """A frame, its pixels uint8 [H, W, 3] in RGB order, its time in seconds (since the epoch where it is live)."""
 
     @property
-    def pixels(self) -> NDArray[np.uint8]: ...  # noqa: D102
+    def pixels(self) -> NDArray[np.uint8]: ...
 
     @property
-    def time(self) -> float: ...  # noqa: D102
+    def time(self) -> float: ...
 
     @property
-    def sequence(self) -> int: ...  # noqa: D102
+    def sequence(self) -> int: ...
 
     @property
-    def source(self) -> str: ...  # noqa: D102
+    def source(self) -> str: ...
 
     @property
-    def live(self) -> bool: ...  # noqa: D102
+    def live(self) -> bool: ...
 
 
 class Observed(Protocol):
     """What was seen in one frame: see `Observation` for the fields."""
 
     @property
-    def frame(self) -> ObservedFrame: ...  # noqa: D102
+    def frame(self) -> ObservedFrame: ...
 
     @property
-    def predictions(self) -> tuple[Prediction, ...]: ...  # noqa: D102
+    def predictions(self) -> tuple[Prediction, ...]: ...
 
     @property
-    def label(self) -> str: ...  # noqa: D102
+    def label(self) -> str: ...
 
     @property
-    def latency_ms(self) -> float: ...  # noqa: D102
+    def latency_ms(self) -> float: ...
 
     @property
-    def fps(self) -> float: ...  # noqa: D102
+    def fps(self) -> float: ...
 
     @property
-    def dropped(self) -> int: ...  # noqa: D102
+    def dropped(self) -> int: ...
 
 
 def status(observation: Observed) -> str:

@@ -41,9 +41,7 @@ def augment(pixels: Tensor, size: int, settings: TrainSettings, generator: torch
 
     jitter = settings.colour_jitter
     if jitter:
-        brightness, contrast, saturation = (
-            uniform(1 - jitter, 1 + jitter, count, 1, 1, 1) for _ in range(3)
-        )
+        brightness, contrast, saturation = (uniform(1 - jitter, 1 + jitter, count, 1, 1, 1) for _ in range(3))
         images = images * brightness
         images = (images - images.mean((1, 2, 3), keepdim=True)) * contrast + images.mean((1, 2, 3), keepdim=True)
         grey = images.mean(1, keepdim=True)

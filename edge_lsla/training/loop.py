@@ -82,6 +82,7 @@ def train(
     *,
     device: str = "cpu",
     progress: Progress | None = None,
+    report: Callable[[dict[str, Any]], None] = lambda row: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, Any]:
     """Train a model, going on from `folder/state.pt` where that exists.
@@ -110,7 +111,8 @@ def train(
             if stop():
                 run.save()
                 return run.summary(finished=False)
-        run.finish_epoch(losses, evaluate(run.averaged, validation_set, settings, device), time.monotonic() - started)
+        top1 = evaluate(run.averaged, validation_set, settings, device)
+        report(run.finish_epoch(losses, top1, time.monotonic() - started))
     return run.summary(finished=True)
 
 
@@ -145,7 +147,9 @@ class _Run:
             "settings": json.dumps({k: v for k, v in settings.to_dict().items() if k not in ("workers", "cache_mb")}),
             "data": f"{len(pictures)} pictures of {len(pictures.classes)} classes",
         }
-        larger = Preprocessing(**{**preprocessing.to_dict(), "image_size": round(config.image_size * TRAIN_SIZE_FACTOR)})
+        larger = Preprocessing(
+            **{**preprocessing.to_dict(), "image_size": round(config.image_size * TRAIN_SIZE_FACTOR)}
+        )
         self.pictures = PixelSet(pictures, larger, settings.cache_mb)
         self.steps_per_epoch = max(1, len(pictures) // settings.batch_size)
         self.total_steps = self.steps_per_epoch * settings.epochs
@@ -182,8 +186,10 @@ class _Run:
         settings = self.settings
         generator = torch.Generator().manual_seed(settings.seed * 7_368_787 + self.step + 1)
         images = augment(pixels, self.config.image_size, settings, generator)
-        mean, std = (torch.tensor(v, device=self.device)[:, None, None] for v in
-                     (self.preprocessing.mean, self.preprocessing.std))
+        mean, std = (
+            torch.tensor(v, device=self.device)[:, None, None]
+            for v in (self.preprocessing.mean, self.preprocessing.std)
+        )
         targets = F.one_hot(labels, self.config.classes).float().to(self.device)
         targets = targets * (1 - settings.label_smoothing) + settings.label_smoothing / self.config.classes
         images, targets = mix((images - mean) / std, targets, settings, generator)
@@ -220,10 +226,15 @@ class _Run:
             for mean, value in zip(self.averaged.parameters(), self.model.parameters()):
                 mean.lerp_(value, 1 - decay)
 
-    def finish_epoch(self, losses: list[float], top1: float, seconds: float) -> None:
+    def finish_epoch(self, losses: list[float], top1: float, seconds: float) -> dict[str, Any]:
         epoch = self.step // self.steps_per_epoch
-        row = {"epoch": epoch, "loss": round(float(np.mean(losses)), 5), "top1": round(top1, 3),
-               "learning_rate": self.optimizer.param_groups[0]["lr"], "seconds": round(seconds, 1)}
+        row = {
+            "epoch": epoch,
+            "loss": round(float(np.mean(losses)), 5),
+            "top1": round(top1, 3),
+            "learning_rate": self.optimizer.param_groups[0]["lr"],
+            "seconds": round(seconds, 1),
+        }
         self.history.append(row)
         if top1 > self.best["best_top1"]:
             self.best = {"best_top1": top1, "best_epoch": epoch}
@@ -231,15 +242,23 @@ class _Run:
         self._save_weights("last.safetensors", row)
         self.save()
         draw_curve(self.history, self.folder / "curve.png")
+        return row
 
     def save(self) -> None:
         """Write state.pt and metrics.jsonl."""
-        save_state(self.folder / "state.pt", {
-            **self.description,
-            "step": self.step, "history": self.history, "best": self.best,
-            "weights": self.model.state_dict(), "averaged": self.averaged.state_dict(),
-            "optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict(),
-        })
+        save_state(
+            self.folder / "state.pt",
+            {
+                **self.description,
+                "step": self.step,
+                "history": self.history,
+                "best": self.best,
+                "weights": self.model.state_dict(),
+                "averaged": self.averaged.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "scaler": self.scaler.state_dict(),
+            },
+        )
         lines = "".join(json.dumps(row) + "\n" for row in self.history)
         write_text(self.folder / "metrics.jsonl", lines)
 

@@ -36,7 +36,9 @@ class TrainSettings:
     erase: float = field(default=0.1, metadata={"help": "probability of erasing a rectangle"})
     clip_norm: float = field(default=1.0, metadata={"help": "largest gradient norm"})
     ema: float = field(default=0.9995, metadata={"help": "decay of the averaged weights, 0: off"})
-    amp: str = field(default="auto", metadata={"help": "mixed precision: auto (bf16 or fp16 on a GPU), off, bf16, fp16"})
+    amp: str = field(
+        default="auto", metadata={"help": "mixed precision: auto (bf16 or fp16 on a GPU), off, bf16, fp16"}
+    )
     seed: int = field(default=0, metadata={"help": "decides weights, order and augmentation"})
     workers: int = field(default=2, metadata={"help": "reading processes"})
     cache_mb: int = field(default=2048, metadata={"help": "decoded pictures are kept in memory up to this size"})
@@ -82,3 +84,26 @@ DEMO = TrainSettings(epochs=40, batch_size=128, warmup_epochs=2, amp="bf16", ema
 """The recipe of the shipped demo model, on two CPU cores."""
 
 RECIPES = {"ip102": IP102, "demo": DEMO}
+
+
+def changed(recipe: TrainSettings, changes: list[str]) -> TrainSettings:
+    """Return a recipe with some fields changed, each written NAME=VALUE.
+
+    Raises:
+        UsageError: no such field, or a value of the wrong type or out of range.
+    """
+    values: dict[str, Any] = {}
+    for change in changes:
+        name, _, text = change.partition("=")
+        old = getattr(recipe, name, None) if name in {f.name for f in dataclasses.fields(recipe)} else None
+        if old is None:
+            known = ", ".join(f.name for f in dataclasses.fields(recipe))
+            raise UsageError(f"no such training setting {name!r}", f"--set {change}", f"the settings are {known}")
+        try:
+            values[name] = _TRUTH[text.lower()] if isinstance(old, bool) else type(old)(text)
+        except (ValueError, KeyError) as error:
+            raise UsageError(f"not a {type(old).__name__}", f"--set {change}", "correct the value") from error
+    return dataclasses.replace(recipe, **values)
+
+
+_TRUTH = {"true": True, "false": False, "1": True, "0": False}

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import tracemalloc
 import zipfile
+import zlib
 from pathlib import Path
 
 import bundle_parts as parts
@@ -53,7 +54,9 @@ def test_the_same_parts_give_the_same_bytes(tmp_path: Path, bundle_bytes: bytes)
     sources = []
     for index, one in enumerate(parts.artifacts()):
         (tmp_path / f"{index}").write_bytes(bytes(one.data))  # from files this time
-        sources.append(NewArtifact(tmp_path / f"{index}", one.backend, one.precision, one.kind, one.versions, one.targets))
+        sources.append(
+            NewArtifact(tmp_path / f"{index}", one.backend, one.precision, one.kind, one.versions, one.targets)
+        )
     write_bundle(tmp_path / "other-name.lsla", parts.passport(), sources, parts.golden())
     assert (tmp_path / "other-name.lsla").read_bytes() == bundle_bytes
 
@@ -126,6 +129,29 @@ def test_a_file_changed_under_an_open_bundle_is_noticed(tmp_path: Path) -> None:
             bundle.read(artifact)
 
 
+def test_a_change_that_keeps_the_crc_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "a.lsla"
+    data = parts.write(path)
+    original = bytes(parts.artifacts()[0].data)
+    polynomial = (0x1DB710641).to_bytes(5, "little")  # CRC-32's own, which it divides without a remainder
+    changed = bytes(one ^ other for one, other in zip(original, polynomial)) + original[5:]
+    assert zlib.crc32(changed) == zlib.crc32(original)
+    with open_bundle(path) as bundle:
+        with path.open("r+b") as file:
+            file.seek(data.index(original))
+            file.write(changed)
+        with pytest.raises(BundleError, match="not the one that the manifest names"):
+            bundle.read(bundle.manifest.artifacts[0])
+
+
+def test_a_manifest_that_could_not_be_read_is_not_written(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="^manifest is larger than 8,388,608 bytes: manifest;"):
+        write_bundle(
+            tmp_path / "a.lsla", parts.passport(fidelity={"x": ["x" * 60_000] * 150}), parts.artifacts(), parts.golden()
+        )
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_closed_bundle_and_a_foreign_artifact_are_refused(bundle_file: Path, tmp_path: Path) -> None:
     other = write_bundle(
         tmp_path / "o.lsla",
@@ -133,9 +159,8 @@ def test_a_closed_bundle_and_a_foreign_artifact_are_refused(bundle_file: Path, t
         [NewArtifact(b"x", "tensorrt", "int8")],
         parts.golden(),
     )
-    with open_bundle(bundle_file) as bundle:
-        with pytest.raises(BundleError, match="not of this bundle"):
-            bundle.read(other.artifacts[0])
+    with open_bundle(bundle_file) as bundle, pytest.raises(BundleError, match="not of this bundle"):
+        bundle.read(other.artifacts[0])
     with pytest.raises(BundleError, match="cannot be read"):
         bundle.read(bundle.manifest.artifacts[0])
     with pytest.raises(BundleError, match="cannot be read"):
@@ -231,19 +256,18 @@ def test_a_hundred_thousand_labels_fit(tmp_path: Path) -> None:
         assert bundle.manifest.labels == labels
 
 
-def test_archives_refuse_names_that_bundles_cannot_have(tmp_path: Path) -> None:
+def test_archives_refuse_names_that_bundles_cannot_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("../x", "/x", "a/b/c", "A", "a\\b", "a\n", "é", "a" * 129, ".hidden", "a/.b", "a..b", "a/", ""):
         with pytest.raises(BundleError, match="entry name is not allowed") as caught:
             write_archive(tmp_path / "a.lsla", {"manifest.json": b"{}", name: b""})
         assert "\n" not in str(caught.value)
     with pytest.raises(BundleError, match="more than 256 entries"):
         write_archive(tmp_path / "a.lsla", {"manifest.json": b"", **{f"{index}": b"" for index in range(256)}})
+    with (tmp_path / "sparse").open("wb") as file:
+        file.truncate(3 << 20)
+    monkeypatch.setattr("edge_lsla.bundle.archive.MAX_BUNDLE_BYTES", 3 << 20)
     with pytest.raises(BundleError, match="larger than"):
-        with (tmp_path / "sparse").open("wb") as file:
-            file.truncate(3 << 20)
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("edge_lsla.bundle.archive.MAX_BUNDLE_BYTES", 3 << 20)
-            write_archive(tmp_path / "a.lsla", {"manifest.json": b"", "large": tmp_path / "sparse"})
+        write_archive(tmp_path / "a.lsla", {"manifest.json": b"", "large": tmp_path / "sparse"})
     assert not (tmp_path / "a.lsla").exists()
 
 
@@ -256,6 +280,8 @@ def test_the_folder_offers_what_it_lists() -> None:
 def test_importing_it_loads_no_framework() -> None:
     program = "import sys, edge_lsla.bundle; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
-    assert not {"torch", "onnx", "onnxruntime", "cv2", "tensorrt", "pycuda"} & {name.partition(".")[0] for name in loaded}
+    assert not {"torch", "onnx", "onnxruntime", "cv2", "tensorrt", "pycuda"} & {
+        name.partition(".")[0] for name in loaded
+    }
     allowed = ("edge_lsla.bundle", "edge_lsla.errors", "edge_lsla.atomic", "edge_lsla.preprocessing")
     assert all(name.startswith(allowed) for name in loaded if name.startswith("edge_lsla."))

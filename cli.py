@@ -1,0 +1,630 @@
+"""The whole toolkit on the command line: the field verbs of `edge_lsla.app`, and all that leads to a bundle.
+
+One of the two files that compose stages. Heavy modules are imported inside the verbs, so that `--help` is quick.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import numpy as np
+import typer
+
+from edge_lsla import __version__
+from edge_lsla import app as field
+from edge_lsla.app import Backend, Precision, Threads, app
+from edge_lsla.console import progress, say, verb
+from edge_lsla.errors import DatasetError, GraphError, ImageError, UsageError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from onnx import ModelProto
+
+    from calibration.ranges_file import Ranges
+    from edge_lsla.bundle import Manifest
+    from edge_lsla.description import Description
+    from edge_lsla.model.checkpoint import Checkpoint
+    from edge_lsla.predictions import Prediction
+    from edge_lsla.runner.model import Model
+    from edge_lsla.surgery.fuse import FuseReport
+
+ROOT = Path(__file__).resolve().parent
+DEMO = ROOT / "demo"
+DEMO_WEIGHTS = DEMO / "vit_lsla_demo.safetensors"
+GOLDEN_IMAGES = 8
+FP32_SLACK = 1e-3  # of the logits' spread, where it is above 1: other CPUs sum in another order
+INT8_SLACK = 0.25  # of the logits' spread: rounding may go either way at each Q/DQ; a broken kernel is off by far more
+
+model_app = typer.Typer(help="Look at model architectures.", no_args_is_help=True)
+app.add_typer(model_app, name="model")
+
+ModelName = Annotated[
+    Optional[str],
+    typer.Option("--model", help="vit_lsla_t, vit_lsla_demo, a configuration file (.json), or module:factory."),
+]
+KeyMap = Annotated[Optional[Path], typer.Option(help="JSON: regular expressions of key names, and their replacements.")]
+Labels = Annotated[Optional[Path], typer.Option(help="Class names, one a line; default: the checkpoint's own.")]
+Data = Annotated[Optional[Path], typer.Option(help="Pictures: IP102 layout, a folder per class, or any folder.")]
+Method = Annotated[str, typer.Option(help="minmax, entropy or percentile.")]
+Images = Annotated[int, typer.Option(min=1, help="How many pictures to calibrate on.")]
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """What a bundle is built from: the fused float32 graph, and all that is known of it."""
+
+    path: Path
+    graph: ModelProto
+    description: Description
+    digests: dict[str, str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Calibrate:
+    """How to calibrate."""
+
+    data: Path
+    method: str = "minmax"
+    images: int = 256
+
+
+@verb(model_app, "model info")
+def model_info(
+    name: Annotated[str, typer.Argument(help="vit_lsla_t, vit_lsla_demo, a configuration file, or module:factory.")],
+    classes: Annotated[Optional[int], typer.Option(min=1, help="Count with so many classes.")] = None,
+) -> dict[str, Any]:
+    """Print parameters, multiply-adds and a table of the stages, beside Swin-T's."""
+    from edge_lsla.model.checkpoint import call_factory
+    from edge_lsla.model.config import find_config
+    from edge_lsla.model.profile import count
+    from edge_lsla.model.tables import comparison, stage_rows, stages
+    from edge_lsla.model.vit_lsla import VitLsla
+
+    if ":" in name:
+        module = call_factory(name)
+        size = int(getattr(module, "image_size", 224))
+        whole = count(module, size)[""]
+        say().print(f"{name}: {whole.parameters:,} parameters, {whole.multiply_adds:,} multiply-adds at {size} px")
+        return {"model": name, "parameters": whole.parameters, "multiply_adds": whole.multiply_adds}
+    config = find_config(name)
+    config = config.with_(classes=classes) if classes else config
+    counts = count(VitLsla(config), config.image_size)
+    rows = stage_rows(config, counts)
+    say().print(stages(config, rows))
+    say().print(comparison(config, counts[""]))
+    return {
+        "model": config.name,
+        "classes": config.classes,
+        "parameters": counts[""].parameters,
+        "multiply_adds": counts[""].multiply_adds,
+        "stages": [dataclasses.asdict(row) for row in rows],
+    }
+
+
+@verb(app, "train")
+def train(
+    data: Annotated[Path, typer.Argument(help="IP102 layout, or a folder per class below train/ and val/.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the run; a run found there goes on.")],
+    model: Annotated[
+        str, typer.Option("--model", help="A shipped model or a configuration file (.json).")
+    ] = "vit_lsla_t",
+    recipe: Annotated[str, typer.Option(help="ip102 (never run to its end here) or demo.")] = "ip102",
+    settings: Annotated[
+        Optional[list[str]], typer.Option("--set", help="Change the recipe: NAME=VALUE, such as epochs=10.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+) -> dict[str, Any]:
+    """Train a ViT-LSLA; run it again to go on where it stopped."""
+    import torch
+
+    from edge_lsla.data.folders import load_split
+    from edge_lsla.model.config import find_config
+    from edge_lsla.pipeline.signals import stop_on_signals
+    from edge_lsla.preprocessing import Preprocessing
+    from edge_lsla.training.loop import train as run
+    from edge_lsla.training.settings import RECIPES, changed
+
+    if recipe not in RECIPES:
+        raise UsageError(f"no such recipe {recipe!r}", "--recipe", f"use one of {', '.join(RECIPES)}")
+    if device not in ("auto", "cpu", "cuda"):
+        raise UsageError(f"no such device {device!r}", "--device", "use auto, cpu or cuda")
+    chosen = changed(RECIPES[recipe], settings or [])
+    training, validation = load_split(data, "train"), load_split(data, "val")
+    config = find_config(model).with_(classes=len(training.classes))
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    output.mkdir(parents=True, exist_ok=True)
+    say().print(
+        f"{config.name}: {len(training)} pictures, {config.classes} classes, {chosen.epochs} epochs on {device}"
+    )
+    say().print(f"going on from {output / 'state.pt'}" if (output / "state.pt").exists() else f"new run in {output}")
+    with stop_on_signals() as stop, progress("training") as step:
+        result = run(
+            config,
+            training,
+            validation,
+            Preprocessing(config.image_size),
+            chosen,
+            output,
+            device=device,
+            progress=step,
+            report=lambda row: say().print(
+                f"epoch {row['epoch']}: loss {row['loss']:.3f}, validation top-1 {row['top1']:.2f} %, {row['seconds']} s"
+            ),
+            stop=stop.is_set,
+        )
+    if not result["finished"]:
+        say().print(f"stopped at step {result['steps']}; the same command goes on from there")
+    else:
+        say().print(f"best: {output / 'best.safetensors'}, validation top-1 {result['best_top1']:.2f} %")
+    return {"output": str(output), **result}
+
+
+@verb(app, "export")
+def export(
+    checkpoint: Annotated[Path, typer.Argument(help="Weights: .safetensors, or a state dict.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The ONNX file to write.")],
+    model: ModelName = None,
+    key_map: KeyMap = None,
+    labels: Labels = None,
+    opset: Annotated[int, typer.Option(help="ONNX opset.")] = 20,
+    tolerance: Annotated[float, typer.Option(help="Largest difference from PyTorch, relative to the logits.")] = 1e-4,
+) -> dict[str, Any]:
+    """Export a checkpoint to ONNX, and refuse when the numbers differ from PyTorch's."""
+    from edge_lsla.export.onnx_export import ExportSettings, export_onnx
+
+    settings = ExportSettings(opset=opset, tolerance=tolerance)
+    loaded, description = _load_checkpoint(checkpoint, model, key_map, labels)
+    with progress("exporting"):
+        report = export_onnx(loaded.model, loaded.image_size, output, settings, description=description.to_metadata())
+    say().print(
+        f"{output}: opset {report.opset}, {report.nodes} nodes, {report.bytes / 1e6:.2f} MB, "
+        f"largest difference from PyTorch {report.max_abs_difference:.2g}"
+    )
+    return {"output": str(output), **dataclasses.asdict(report)}
+
+
+@verb(app, "fuse")
+def fuse(
+    model: Annotated[Path, typer.Argument(help="An ONNX file with LSLA attention in standard operators.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The fused ONNX file to write.")],
+) -> dict[str, Any]:
+    """Replace every LSLA attention of an ONNX graph by one operator, each proved by numbers."""
+    from edge_lsla.surgery.reading import read_onnx
+
+    from edge_lsla.surgery.fuse import fuse as run
+
+    with progress("fusing"):
+        fused, report = run(read_onnx(model))
+    _write_onnx(output, fused)
+    _say_fused(report)
+    return {
+        "output": str(output),
+        "fused": len(report.fused),
+        "refused": [{"where": r.where, "reason": r.reason} for r in report.refusals],
+        "nodes_before": report.nodes_before,
+        "nodes_after": report.nodes_after,
+        "max_error": report.max_error,
+    }
+
+
+@verb(app, "calibrate")
+def calibrate(
+    model: Annotated[Path, typer.Argument(help="A float32 ONNX file, best fused.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The quantised ONNX file; ranges go beside it.")],
+    data: Data = None,
+    method: Method = "minmax",
+    images: Images = 256,
+    backend: Annotated[str, typer.Option(help="Whose Q/DQ to write: onnxruntime or tensorrt.")] = "onnxruntime",
+    ranges: Annotated[Optional[Path], typer.Option(help="Use ranges measured before, instead of --data.")] = None,
+) -> dict[str, Any]:
+    """Measure activation ranges and write an INT8 (Q/DQ) model."""
+    from edge_lsla.surgery.reading import read_onnx
+
+    from calibration.qdq import insert_qdq
+    from calibration.ranges_file import Ranges
+    from calibration.settings import QdqSettings
+
+    settings = QdqSettings(backend=backend)
+    if (data is None) == (ranges is None):
+        raise UsageError("calibration needs pictures or ranges", "--data, --ranges", "give one of them")
+    graph = read_onnx(model)
+    if ranges is not None:
+        measured = Ranges.load(ranges)
+    else:
+        assert data is not None
+        measured = _measure(graph, _description(graph, model, None), Calibrate(data, method, images))
+    quantised, report = insert_qdq(graph, measured, settings)
+    beside = output.with_suffix(".ranges.json")
+    _write_onnx(output, quantised)
+    measured.save(beside)
+    say().print(
+        f"{output}: {len(report.quantised)} layers in INT8, weights {report.weight_bytes_before / 1e6:.2f} -> "
+        f"{report.weight_bytes_after / 1e6:.2f} MB, ranges in {beside}"
+    )
+    return {"output": str(output), "ranges": str(beside), "images": measured.images, "layers": len(report.quantised)}
+
+
+@verb(app, "build-engine")
+def build_engine(
+    source: Annotated[Path, typer.Argument(help="A checkpoint or an ONNX file.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The bundle to write, NAME.lsla.")],
+    precision: Annotated[
+        str, typer.Option(help="fp32, int8, or both as 'int8,fp32', the preferred one first.")
+    ] = "fp32",
+    backend: Backend = "auto",
+    data: Data = None,
+    method: Method = "minmax",
+    images: Images = 256,
+    model: ModelName = None,
+    key_map: KeyMap = None,
+    labels: Labels = None,
+) -> dict[str, Any]:
+    """Build a verified bundle: export, fuse, calibrate, and record the numbers that a device must reproduce."""
+    from edge_lsla.build.onnxruntime import check_precision
+
+    precisions = [word.strip() for word in precision.split(",")]
+    for word in precisions:
+        check_precision(word)
+    if len(set(precisions)) != len(precisions):
+        raise UsageError("a precision is named twice", f"--precision {precision}", "name each once")
+    if "int8" in precisions and data is None:
+        raise UsageError("int8 needs pictures to calibrate on", "--data", "give a folder of pictures from the field")
+    if output.suffix != ".lsla":
+        raise UsageError("a bundle's name ends in .lsla", output, f"write {output.with_suffix('.lsla').name}")
+    chosen = _check_backend(backend)
+    read = _read_source(source, model, key_map, labels)
+    manifest, fidelity = _build_bundle(read, output, precisions, Calibrate(data, method, images) if data else None)
+    size = output.stat().st_size
+    say().print(f"{output}: {', '.join(one.name for one in manifest.artifacts)}, {size / 1e6:.2f} MB", markup=False)
+    return {
+        "output": str(output),
+        "backend": chosen,
+        "precision": precisions[0],
+        "precisions": precisions,
+        "bytes": size,
+        "fidelity": fidelity,
+    }
+
+
+@verb(app, "evaluate")
+def evaluate(
+    engine: Annotated[Path, typer.Argument(help="A bundle.")],
+    data: Annotated[Path, typer.Option(help="IP102 layout, or a folder per class.")],
+    split: Annotated[str, typer.Option(help="train, val, test, or another folder of the data set.")] = "test",
+    backend: Backend = "auto",
+    precision: Precision = None,
+    threads: Threads = None,
+    batch: Annotated[int, typer.Option(min=1, help="Pictures at once.")] = 1,
+) -> dict[str, Any]:
+    """Measure top-1 and top-5 accuracy on a labelled data set."""
+    from edge_lsla.data.folders import load_split
+    from edge_lsla.evaluation import Score
+    from edge_lsla.tables import accuracy
+
+    pictures = load_split(data, split)
+    with field.opened(engine, backend, precision, threads) as model:
+        if pictures.classes != model.labels:
+            raise DatasetError("data set and bundle differ in their classes", data, "give both the same classes.txt")
+        results = _classified(model, pictures.paths, batch)
+    score = Score.of(results, pictures.labels, model.labels)
+    say().print(accuracy(score))
+    return {"split": split, **score.to_dict()}
+
+
+@verb(app, "demo")
+def demo(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the bundle and the pictures.")] = Path(
+        "output/demo"
+    ),
+) -> dict[str, Any]:
+    """Run the whole chain on the shipped demo model: checkpoint, ONNX, fused, INT8, bundle, pictures, a video."""
+    from edge_lsla.data.folders import load_split
+    from edge_lsla.evaluation import Score, agreement
+    from edge_lsla.tables import demo_results
+
+    output.mkdir(parents=True, exist_ok=True)
+    bundle = output / "pests.lsla"
+    _build_demo(bundle)
+    held_out = load_split(DEMO, "heldout")
+    rows, answers, models = [], {}, {}
+    with contextlib.ExitStack() as stack:
+        for precision in ("fp32", "int8"):
+            model = models[precision] = stack.enter_context(field.opened(bundle, "auto", precision, None))
+            answers[precision] = _classified(model, held_out.paths, 1)
+        latency = _latency(models)
+        for precision, model in models.items():
+            score = Score.of(answers[precision], held_out.labels, model.labels)
+            agreed = agreement(answers["fp32"], answers[precision])
+            row = {
+                "precision": precision,
+                "bytes": model.artifact.size,
+                "agreement": agreed,
+                "latency_ms": latency[precision],
+                **score.to_dict(),
+            }
+            rows.append(row)
+        picture, video = output / "samples.jpg", output / "pests.mp4"
+        _draw_samples(models["int8"], picture)
+        from edge_lsla.pipeline.settings import SourceSettings
+
+        field.watch_source(models["int8"], str(DEMO / "pests.mp4"), SourceSettings(), save=video, quiet=True)
+    say().print(demo_results(rows, len(held_out)))
+    say().print(f"bundle:   {bundle}\npictures: {picture}\nvideo:    {video}", markup=False)
+    say().print("now try:  python cli.py infer camera   (or: infer image PICTURE)", markup=False)
+    return {"bundle": str(bundle), "results": rows, "picture": str(picture), "video": str(video)}
+
+
+def demo_engine() -> Path:
+    """Return the demo bundle from the user's cache, built on first use."""
+    from edge_lsla.model.checkpoint import file_sha256
+
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edge-lsla"
+    bundle = cache / f"demo-{__version__}-{file_sha256(DEMO_WEIGHTS)[:12]}.lsla"
+    if not bundle.exists():
+        say().print(f"no --engine given: building the demo bundle, once, as {bundle}", markup=False)
+        cache.mkdir(parents=True, exist_ok=True, mode=0o700)
+        _build_demo(bundle)
+    return bundle
+
+
+field.demo_engine = demo_engine
+
+
+def _build_demo(bundle: Path) -> None:
+    _build_bundle(_read_source(DEMO_WEIGHTS), bundle, ("int8", "fp32"), Calibrate(DEMO / "calibration"))
+
+
+def _load_checkpoint(
+    path: Path, model: str | None, key_map: Path | None, labels: Path | None
+) -> tuple[Checkpoint, Description]:
+    from edge_lsla.data.folders import read_classes
+    from edge_lsla.description import Description
+    from edge_lsla.model.checkpoint import load_checkpoint
+    from edge_lsla.model.config import find_config
+
+    factory = model if model and ":" in model else None
+    loaded = load_checkpoint(
+        path,
+        config=find_config(model) if model and not factory else None,
+        factory=factory,
+        key_map=key_map,
+        labels=read_classes(labels) if labels else None,
+    )
+    return loaded, Description(loaded.description, loaded.labels, loaded.preprocessing, loaded.sha256)
+
+
+def _read_source(
+    source: Path, model: str | None = None, key_map: Path | None = None, labels: Path | None = None
+) -> Source:
+    """Read a checkpoint (exporting it on the way) or an ONNX file, and fuse it."""
+    from edge_lsla.surgery.reading import read_onnx
+
+    from edge_lsla.export.onnx_export import export_onnx
+    from edge_lsla.model.checkpoint import file_sha256
+    from edge_lsla.surgery.function import is_attention
+    from edge_lsla.surgery.fuse import fuse as run
+
+    digests = {}
+    if source.suffix == ".onnx":
+        graph = read_onnx(source)
+        description = _description(graph, source, labels)
+        digests["onnx"] = file_sha256(source)
+    elif source.suffix == ".lsla":
+        raise UsageError("a bundle is built from a checkpoint or an ONNX file", source, "give one of these")
+    else:
+        loaded, description = _load_checkpoint(source, model, key_map, labels)
+        with tempfile.TemporaryDirectory() as folder, progress("exporting"):
+            path = Path(folder) / "model.onnx"
+            report = export_onnx(loaded.model, loaded.image_size, path, description=description.to_metadata())
+            graph = read_onnx(path)
+        digests["onnx"] = report.sha256
+        say().print(f"exported: {report.nodes} nodes, difference from PyTorch {report.max_abs_difference:.2g}")
+    if description.checkpoint:
+        digests["checkpoint"] = description.checkpoint
+    if any(is_attention(node) for node in graph.graph.node):
+        return Source(source, graph, description, digests)
+    with progress("fusing"):
+        graph, fused = run(graph)
+    _say_fused(fused)
+    return Source(source, graph, description, digests)
+
+
+def _description(graph: ModelProto, path: Path, labels: Path | None) -> Description:
+    from edge_lsla.data.folders import read_classes
+    from edge_lsla.description import Description, find
+    from edge_lsla.preprocessing import Preprocessing
+
+    found = find(graph, path)
+    names = read_classes(labels) if labels else None
+    if found is not None:
+        return dataclasses.replace(found, labels=names) if names else found
+    inputs = [entry for entry in graph.graph.input if entry.name == "images"]
+    outputs = [entry for entry in graph.graph.output if entry.name == "logits"]
+    if not inputs or not outputs:
+        raise GraphError("graph's input and output are not images and logits", path, "export it with `export`")
+    size = inputs[0].type.tensor_type.shape.dim[-1].dim_value
+    classes = outputs[0].type.tensor_type.shape.dim[-1].dim_value
+    if not size or not classes:
+        raise GraphError("graph's image size or class count is not fixed", path, "export it with `export`")
+    names = names or tuple(f"class {index}" for index in range(classes))
+    return Description({"name": path.stem}, names, Preprocessing(size))
+
+
+def _say_fused(report: FuseReport) -> None:
+    say().print(
+        f"fused: {len(report.fused)} attentions, {report.nodes_before} -> {report.nodes_after} nodes, "
+        f"largest error of their proofs {report.max_error:.2g}"
+    )
+    for refusal in report.refusals:
+        say().print(f"left alone: {refusal.where}: {refusal.reason}", markup=False, style="yellow")
+
+
+def _measure(graph: ModelProto, description: Description, wanted: Calibrate) -> Ranges:
+    from calibration.pictures import choose_pictures, stream
+    from calibration.ranges import collect_ranges
+    from calibration.settings import CalibrationSettings
+
+    settings = CalibrationSettings(method=wanted.method)
+    paths = choose_pictures(wanted.data, wanted.images)
+    skipped = []
+    with progress("calibrating") as step:
+        batches = stream(paths, description.preprocessing, skipped.append)
+        ranges = collect_ranges(graph, batches, settings, lambda done: step(done, len(paths), ""))
+    for error in skipped:
+        say().print(f"skipped: {error}", markup=False, style="yellow")
+    return ranges
+
+
+def _build_bundle(
+    source: Source, output: Path, precisions: Sequence[str], wanted: Calibrate | None
+) -> tuple[Manifest, dict[str, Any]]:
+    """Make an artifact for each precision, record what it computes for a few pictures, and write the bundle."""
+    from calibration.qdq import insert_qdq
+    from calibration.settings import QdqSettings
+    from edge_lsla.build.onnxruntime import build
+    from edge_lsla.bundle import GoldenSet, Passport, Tolerance, write_bundle
+    from edge_lsla.preprocessing import normalise
+    from edge_lsla.runner.onnxruntime import OnnxRuntimeRunner, import_onnxruntime
+
+    description, labels = source.description, source.description.labels
+    pixels = _golden_pixels(description, wanted)
+    inputs = normalise(pixels, description.preprocessing)
+
+    def compute(model: bytes, name: str) -> NDArray[np.float32]:
+        with OnnxRuntimeRunner(model, where=f"{source.path} in {name}") as runner:
+            return np.concatenate([runner.run(one[None]) for one in inputs])
+
+    reference = compute(source.graph.SerializeToString(), "fp32")
+    if reference.shape[1] != len(labels):
+        raise GraphError(
+            f"model has {reference.shape[1]} classes, the labels {len(labels)}", source.path, "give --labels"
+        )
+    spread = max(float(reference.std()), 1e-3)
+    tolerances = {"fp32": FP32_SLACK * max(1.0, spread), "int8": INT8_SLACK * spread}
+    artifacts, logits, layers, fidelity = [], {}, {}, {}
+    calibrated = None
+    for precision in precisions:
+        graph = source.graph
+        if precision == "int8":
+            assert wanted is not None  # checked by the verb
+            ranges = _measure(graph, description, wanted)
+            graph, report = insert_qdq(graph, ranges, QdqSettings(backend="onnxruntime"))
+            layers[precision] = dict(report.precision)
+            calibrated = {"method": ranges.method, "images": ranges.images}
+            source.digests["calibration"] = ranges.data_sha256
+            say().print(f"calibrated on {ranges.images} pictures: {len(report.quantised)} layers in INT8")
+        artifact = build(graph, precision, import_onnxruntime().__version__)
+        assert isinstance(artifact.data, bytes)
+        answer = logits[artifact.backend, precision] = compute(artifact.data, precision)
+        worst = float(np.abs(answer - reference).max())
+        fidelity[precision] = {"golden_max_abs_difference_from_fp32": round(worst, 6)}
+        artifacts.append(artifact)
+    passport = Passport(
+        name=description.name,
+        created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        edge_lsla=__version__,
+        model=description.model,
+        labels=labels,
+        preprocessing=description.preprocessing,
+        digests=source.digests,
+        precisions=layers,
+        fidelity=fidelity,
+        calibration=calibrated,
+    )
+    allowed = {precision: Tolerance(tolerances[precision]) for precision in precisions}
+    return write_bundle(output, passport, artifacts, GoldenSet(pixels, logits, allowed)), fidelity
+
+
+def _golden_pixels(description: Description, wanted: Calibrate | None) -> NDArray[np.uint8]:
+    from calibration.pictures import choose_pictures
+    from edge_lsla.preprocessing import to_pixels
+
+    size = description.preprocessing.image_size
+    if wanted is None:  # no pictures were given: noise is enough to tell whether a device computes the same
+        return np.random.default_rng(0).integers(0, 256, (GOLDEN_IMAGES, size, size, 3), np.uint8)
+    pixels = []
+    for path in choose_pictures(wanted.data, wanted.images):
+        with contextlib.suppress(ImageError):  # calibration itself says which pictures cannot be read
+            pixels.append(to_pixels(path, description.preprocessing))
+        if len(pixels) == GOLDEN_IMAGES:
+            break
+    if not pixels:
+        raise DatasetError("none of the pictures to calibrate on can be read", wanted.data, "check the files")
+    return np.stack(pixels)
+
+
+def _classified(model: Model, paths: Sequence[Path], batch: int = 1) -> list[tuple[Prediction, ...]]:
+    from edge_lsla.pipeline.pictures import PicturesSettings, classify_pictures
+    from edge_lsla.preprocessing import to_tensor
+
+    answers: list[tuple[Prediction, ...]] = []
+    with progress("evaluating") as step:
+        for result in classify_pictures(
+            paths,
+            lambda path: to_tensor(path, model.preprocessing),
+            model.classify,
+            PicturesSettings(batch_size=batch),
+        ):
+            answers.append(result.predictions)
+            step(len(answers), len(paths), "")
+    return answers
+
+
+def _latency(models: dict[str, Model], rounds: int = 100) -> dict[str, float]:
+    """Return each model's median time for one image, milliseconds, measured in turn so that all meet the same load."""
+    times: dict[str, list[float]] = {name: [] for name in models}
+    for round_ in range(rounds + 10):
+        for name, model in models.items():
+            size = model.preprocessing.image_size
+            image = np.zeros((1, 3, size, size), np.float32)
+            started = time.perf_counter()
+            model.logits(image)
+            if round_ >= 10:  # the first ones warm up
+                times[name].append(1000 * (time.perf_counter() - started))
+    return {name: float(np.median(values)) for name, values in times.items()}
+
+
+def _draw_samples(model: Model, path: Path) -> None:
+    from edge_lsla.preprocessing import open_picture
+    from edge_lsla.sinks.annotate import contact_sheet
+
+    cells = []
+    for sample in sorted((DEMO / "samples").glob("*.jpg")):
+        picture = open_picture(sample)
+        found = model(picture)[0]
+        truth = sample.stem.rsplit("_", 1)[0].replace("_", " ")
+        caption = f"{found.label} {found.probability:.0%}"
+        right = found.label == truth
+        cells.append((np.asarray(picture), caption if right else f"{caption}\nis a {truth}", right))
+    field.write_picture(path, contact_sheet(cells, columns=6))
+
+
+def _write_onnx(path: Path, model: ModelProto) -> None:
+    from edge_lsla.atomic import atomic_path
+
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(model.SerializeToString(deterministic=True))
+
+
+def _check_backend(backend: str) -> str:
+    from edge_lsla.runner.model import BACKENDS
+
+    if backend not in ("auto", *BACKENDS):
+        raise UsageError(
+            f"no such backend {backend!r} in this version", "--backend", f"use auto or {', '.join(BACKENDS)}"
+        )
+    if backend == "auto":
+        say().print(f"backend {BACKENDS[0]}: runs anywhere, and the only one in this version")
+    return BACKENDS[0]
+
+
+if __name__ == "__main__":
+    field.main()
