@@ -156,7 +156,7 @@ def train(
             device=device,
             progress=step,
             report=lambda row: say().print(
-                f"epoch {row['epoch']}: loss {row['loss']:.3f}, validation top-1 {row['top1']:.2f} %, {row['seconds']} s"
+                f"epoch {row['epoch']}: loss {row['loss']:.3f}, top-1 {row['top1']:.2f} %, {row['seconds']:.0f} s"
             ),
             stop=stop.is_set,
         )
@@ -197,7 +197,7 @@ def fuse(
     output: Annotated[Path, typer.Option("--output", "-o", help="The fused ONNX file to write.")],
 ) -> dict[str, Any]:
     """Replace every LSLA attention of an ONNX graph by one operator, each proved by numbers."""
-    from edge_lsla.surgery.reading import read_onnx
+    from edge_lsla.surgery.onnx_file import read_onnx
 
     from edge_lsla.surgery.fuse import fuse as run
 
@@ -226,7 +226,7 @@ def calibrate(
     ranges: Annotated[Optional[Path], typer.Option(help="Use ranges measured before, instead of --data.")] = None,
 ) -> dict[str, Any]:
     """Measure activation ranges and write an INT8 (Q/DQ) model."""
-    from edge_lsla.surgery.reading import read_onnx
+    from edge_lsla.surgery.onnx_file import read_onnx
 
     from calibration.qdq import insert_qdq
     from calibration.ranges_file import Ranges
@@ -405,7 +405,7 @@ def _read_source(
     source: Path, model: str | None = None, key_map: Path | None = None, labels: Path | None = None
 ) -> Source:
     """Read a checkpoint (exporting it on the way) or an ONNX file, and fuse it."""
-    from edge_lsla.surgery.reading import read_onnx
+    from edge_lsla.surgery.onnx_file import read_onnx
 
     from edge_lsla.export.onnx_export import export_onnx
     from edge_lsla.model.checkpoint import file_sha256
@@ -474,7 +474,7 @@ def _measure(graph: ModelProto, description: Description, wanted: Calibrate) -> 
 
     settings = CalibrationSettings(method=wanted.method)
     paths = choose_pictures(wanted.data, wanted.images)
-    skipped = []
+    skipped: list[ImageError] = []
     with progress("calibrating") as step:
         batches = stream(paths, description.preprocessing, skipped.append)
         ranges = collect_ranges(graph, batches, settings, lambda done: step(done, len(paths), ""))

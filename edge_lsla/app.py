@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from edge_lsla.pipeline.pictures import PictureResult
     from edge_lsla.pipeline.settings import SourceSettings
     from edge_lsla.pipeline.watch import Sink
     from edge_lsla.runner.model import Model
@@ -116,7 +117,8 @@ def infer_dir(
     paths = find_pictures(folder)
     if not paths:
         raise ImageError("no picture in the folder", folder, "the files must end like pictures, such as .jpg or .png")
-    results, counts = [], {}
+    results: list[PictureResult] = []
+    counts: dict[str, int] = {}
     with opened(engine, backend, precision, threads) as model, progress("classifying") as step:
         started = time.perf_counter()
         for result in classify_pictures(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,24 +23,20 @@ def atomic_path(destination: str | os.PathLike[str]) -> Iterator[Path]:
     folder = destination.parent
     if destination.is_dir():
         raise UsageError("the output is a folder", destination, "give a file name")
+    temporary = folder / f".{destination.name}.{secrets.token_hex(4)}.part{destination.suffix}"
     try:
-        handle, name = tempfile.mkstemp(dir=folder, prefix=f".{destination.name}.", suffix=f".part{destination.suffix}")
+        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     except FileNotFoundError as error:
         raise UsageError("no such folder to write into", folder, "create it first") from error
     except PermissionError as error:
         raise UsageError("no permission to write into the folder", folder, "choose another output") from error
     except OSError as error:
         raise EdgeLslaError("cannot write", destination, error.strerror or str(error)) from error
-    os.close(handle)
-    temporary = Path(name)
     try:
         yield temporary
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)  # mkstemp makes it private; the result should be like any other file
-        with open(temporary, "rb") as file:
+        with temporary.open("rb") as file:
             os.fsync(file.fileno())
-        os.replace(temporary, destination)
+        temporary.replace(destination)
         folder_handle = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(folder_handle)

@@ -133,4 +133,8 @@ def progress(title: str) -> Iterator[Step]:
     ]
     with Progress(*columns, console=error_console, transient=True, disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task(title, total=None)
-        yield lambda done, total, text="": bar.update(task, completed=done, total=total, description=f"{title} {text}")
+
+        def step(done: int, total: int, text: str) -> None:
+            bar.update(task, completed=done, total=total, description=f"{title} {text}")
+
+        yield step

@@ -102,7 +102,7 @@ class AccuracyError(GateError):
     """Results differ by more than the stated tolerance."""
 
 
-class Interrupted(EdgeLslaError):
+class Interrupted(EdgeLslaError):  # noqa: N818  # nothing is wrong when a user stops the work
     """The user or the system asked the work to stop."""
 
     exit_code = 130

@@ -31,14 +31,16 @@ def relative_index(window: int) -> NDArray[np.int64]:
     row, column = np.divmod(np.arange(window * window), window)
     rows = row[:, None] - row[None, :] + window - 1
     columns = column[:, None] - column[None, :] + window - 1
-    return rows * (2 * window - 1) + columns
+    index: NDArray[np.int64] = rows * (2 * window - 1) + columns
+    return index
 
 
 def partition(x: Array, num_heads: int, window: int) -> Array:
     """Cut [B, H, W, C] into windows: [B * windows, heads, T, d]."""
     batch, height, width, channels = x.shape
     x = x.reshape(batch, height // window, window, width // window, window, num_heads, channels // num_heads)
-    return x.transpose(0, 1, 3, 5, 2, 4, 6).reshape(-1, num_heads, window * window, channels // num_heads)
+    windows: Array = x.transpose(0, 1, 3, 5, 2, 4, 6).reshape(-1, num_heads, window * window, channels // num_heads)
+    return windows
 
 
 def merge(windows: Array, shape: tuple[int, int, int, int], window: int) -> Array:
@@ -46,7 +48,8 @@ def merge(windows: Array, shape: tuple[int, int, int, int], window: int) -> Arra
     batch, height, width, channels = shape
     heads, head_width = windows.shape[1], windows.shape[3]
     x = windows.reshape(batch, height // window, width // window, heads, window, window, head_width)
-    return x.transpose(0, 1, 4, 2, 5, 3, 6).reshape(batch, height, width, channels)
+    merged: Array = x.transpose(0, 1, 4, 2, 5, 3, 6).reshape(batch, height, width, channels)
+    return merged
 
 
 def reference(

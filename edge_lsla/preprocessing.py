@@ -53,12 +53,12 @@ class Preprocessing:
             raise UsageError("preprocessing needs a side of 1 to 4096 pixels", "image_size", "correct it")
         if self.resize not in ("crop", "stretch"):
             raise UsageError(f"unknown resize {self.resize!r}", "resize", "use crop or stretch")
-        if not isinstance(self.crop_fraction, (int, float)) or not 0 < self.crop_fraction <= 1:
+        if not _is_number(self.crop_fraction) or not 0 < self.crop_fraction <= 1:
             raise UsageError("preprocessing needs a fraction in (0, 1]", "crop_fraction", "correct it")
         for name in ("mean", "std"):
             values = getattr(self, name)
-            numbers = isinstance(values, (tuple, list)) and all(isinstance(v, (int, float)) for v in values)
-            if not numbers or len(values) != 3 or not np.isfinite(values).all() or (name == "std" and min(values) <= 0):
+            numbers = isinstance(values, (tuple, list)) and len(values) == 3 and all(_is_number(v) for v in values)
+            if not numbers or (name == "std" and min(values) <= 0):
                 raise UsageError("preprocessing needs three numbers", name, "give one for red, green and blue")
             object.__setattr__(self, name, tuple(float(v) for v in values))
 
@@ -194,3 +194,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         canvas = Image.new("RGBA", image.size, (*BACKGROUND, 255))
         image = Image.alpha_composite(canvas, image)
     return image.convert("RGB")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e6

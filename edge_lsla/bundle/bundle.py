@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -131,7 +132,7 @@ def open_bundle(path: str | os.PathLike[str]) -> Bundle:
         archive = Archive(path)
         try:
             text = archive.read(MANIFEST, strict_json.MAX_BYTES)
-            manifest = Manifest.from_dict(strict_json.parse(text))
+            manifest = _manifest(strict_json.parse(text))
             if strict_json.dump(manifest.to_dict()) != text:
                 raise BundleError("manifest is not written in the form of a bundle", MANIFEST, "rebuild the bundle")
             _verify_entries(archive, manifest)
@@ -139,6 +140,13 @@ def open_bundle(path: str | os.PathLike[str]) -> Bundle:
             archive.close()
             raise
     return Bundle(archive, manifest)
+
+
+def _manifest(values: Any) -> Manifest:
+    try:
+        return Manifest.from_dict(values)
+    except BundleError as error:  # who opens a bundle cannot correct its fields
+        raise BundleError(error.what, error.where, "rebuild the bundle") from error
 
 
 def _verify_entries(archive: Archive, manifest: Manifest) -> None:

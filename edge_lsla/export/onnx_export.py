@@ -220,6 +220,7 @@ def _serialise(proto: Any) -> bytes:
 def _open(data: bytes) -> Any:
     options = ort.SessionOptions()
     options.log_severity_level = 3
+    options.intra_op_num_threads = 1  # four images: spinning threads cost more than they bring on a busy machine
     try:
         return ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's classes live in a private module

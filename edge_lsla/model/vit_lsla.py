@@ -43,6 +43,12 @@ class LslaAttention(nn.Module):
             variant exports to the same operator.
     """
 
+    scale_weight: Tensor  # [heads, d]
+    scale_bias: Tensor  # [heads]
+    inner_bias: Tensor  # [(2w - 1)^2, heads]
+    outer_bias: Tensor  # [(2w - 1)^2, heads]
+    relative: Tensor  # int64 [T, T]
+
     def __init__(
         self,
         width: int,
@@ -104,7 +110,8 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.attention(self.norm1(x))
-        return x + self.contract(F.gelu(self.expand(self.norm2(x))))
+        x = x + self.contract(F.gelu(self.expand(self.norm2(x))))
+        return x  # noqa: RET504  # the annotation of x carries the type that nn.Module.__call__ loses
 
 
 class Stem(nn.Module):

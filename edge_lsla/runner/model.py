@@ -60,7 +60,9 @@ class Model:
         self._bundle, self._runner = bundle, runner
 
     @overload
-    def __call__(self, pictures: Picture, top: int = 5) -> tuple[Prediction, ...]: ...
+    def __call__(  # type: ignore[overload-overlap]  # bytes are a sequence too, of ints, which no caller passes
+        self, pictures: Picture, top: int = 5
+    ) -> tuple[Prediction, ...]: ...
 
     @overload
     def __call__(self, pictures: Sequence[Picture], top: int = 5) -> tuple[tuple[Prediction, ...], ...]: ...

@@ -9,6 +9,9 @@ from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, helper, num
 
 from edge_lsla.surgery.topology import Topology
 
+# Names that no exported graph uses: the graph's own tensors keep theirs inside the cut.
+X, QUERY = "edge_lsla_x", "edge_lsla_query"
+
 
 @dataclass(frozen=True)
 class View:
@@ -32,15 +35,15 @@ class Open:
 
 
 def cut(topology: Topology, x: View, query: View, outputs: list[str]) -> ModelProto | Open:
-    """Return a model with inputs `x`, `query` [B, H, W, C] (B free) that computes `outputs`, or what else they need."""
+    """Return a model with inputs `X`, `QUERY` [B, H, W, C] (B free) that computes `outputs`, or what else they need."""
     graph_inputs = [
         helper.make_tensor_value_info(name, topology.types[view.tensor], ["batch", *view.map])
-        for name, view in (("x", x), ("query", query))
+        for name, view in ((X, x), (QUERY, query))
     ]
-    head = [helper.make_node("Shape", ["x"], ["edge_lsla_batch"], start=0, end=1)]
+    head = [helper.make_node("Shape", [X], ["edge_lsla_batch"], start=0, end=1)]
     weights: dict[str, TensorProto] = {}
-    for name, view in (("x", x), ("query", query)):
-        shape = numpy_helper.from_array(np.array(view.shape, np.int64), f"edge_lsla_{name}_shape")
+    for name, view in ((X, x), (QUERY, query)):
+        shape = numpy_helper.from_array(np.array(view.shape, np.int64), f"{name}_shape")
         weights[shape.name] = shape
         head.append(helper.make_node("Reshape", [name, shape.name], [view.tensor]))
     nodes: dict[int, NodeProto] = {}

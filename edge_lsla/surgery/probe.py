@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, helper
 
 from edge_lsla.operator import merge, partition
-from edge_lsla.surgery.cut import View
+from edge_lsla.surgery.cut import QUERY, View, X
 from edge_lsla.surgery.topology import session
 
 Array = NDArray[Any]
@@ -19,7 +19,7 @@ class Probe:
     """A cut-out attention in ONNX Runtime, without its optimisations, addressed by windows [N, heads, T, d].
 
     Args:
-        model: inputs `x`, `query` [B, H, W, C]; outputs the scores, then one tensor for each view in `results`.
+        model: what `cut` gives: inputs [B, H, W, C]; outputs the scores, then one tensor for each view in `results`.
         results: the views that may be y.
         batch: the only batch size that the graph takes, or None if any.
     """
@@ -41,7 +41,7 @@ class Probe:
         step = self.batch or len(x)
         runs = [
             self.session.run(
-                None, {"x": x[i : i + step].astype(self.dtype), "query": query[i : i + step].astype(self.dtype)}
+                None, {X: x[i : i + step].astype(self.dtype), QUERY: query[i : i + step].astype(self.dtype)}
             )
             for i in range(0, len(x), step)
         ]

@@ -25,6 +25,8 @@ def session(model: ModelProto, *, optimise: bool = True) -> Any:
     """
     options = ort.SessionOptions()
     options.log_severity_level = 3
+    # These runs are small and many: threads that spin for work cost more than they bring on a busy machine.
+    options.intra_op_num_threads = 1
     if not optimise:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:

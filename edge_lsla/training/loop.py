@@ -62,7 +62,7 @@ class PixelSet(Dataset[Tensor]):
     def batches(self, order: Tensor, batch_size: int, workers: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (uint8 [N, S, S, 3], labels int64 [N]) in the given order."""
         labels = torch.tensor(self.pictures.labels)
-        chunks = list(order.split(batch_size))
+        chunks = list(torch.split(order, batch_size))
         if self.cache is not None:
             for chunk in chunks:
                 yield self.cache[chunk], labels[chunk]
@@ -153,7 +153,9 @@ class _Run:
         self.pictures = PixelSet(pictures, larger, settings.cache_mb)
         self.steps_per_epoch = max(1, len(pictures) // settings.batch_size)
         self.total_steps = self.steps_per_epoch * settings.epochs
-        self.step, self.history, self.best = 0, [], {"best_top1": -1.0, "best_epoch": 0}
+        self.step = 0
+        self.history: list[dict[str, Any]] = []
+        self.best: dict[str, Any] = {"best_top1": -1.0, "best_epoch": 0}
         torch.manual_seed(settings.seed)
         self.model = VitLsla(config).to(device)
         self.averaged = VitLsla(config).to(device)
@@ -202,7 +204,7 @@ class _Run:
         if not math.isfinite(loss.item()):
             raise EdgeLslaError("loss is not finite", f"step {self.step}", "lower learning_rate or set amp to off")
         self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()
+        torch.autograd.backward(self.scaler.scale(loss))
         self.scaler.unscale_(self.optimizer)
         nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip_norm)
         self.scaler.step(self.optimizer)

@@ -27,10 +27,10 @@ def limits() -> Iterator[None]:
     """Nothing here may wait or take memory by claim."""
 
     def expire(*_: Any) -> None:
-        raise AssertionError("took more than 10 s")
+        raise AssertionError("took more than 30 s")
 
     previous = signal.signal(signal.SIGALRM, expire)
-    signal.alarm(10)
+    signal.alarm(30)
     yield
     signal.alarm(0)
     signal.signal(signal.SIGALRM, previous)
@@ -268,7 +268,8 @@ def test_golden_claims_cost_nothing(bundle_bytes: bytes, tmp_path: Path) -> None
     data = edited(bundle_bytes, golden={**golden, "images": 256})
     assert "golden/" in refusal(tmp_path / "x.lsla", data)
     golden["images"] = 10**9
-    assert "golden.images" in refusal(tmp_path / "x.lsla", edited(bundle_bytes, golden=golden))
+    text = refusal(tmp_path / "x.lsla", edited(bundle_bytes, golden=golden))
+    assert text.endswith("x.lsla: golden.images; rebuild the bundle")
 
 
 def test_golden_arrays_of_another_header_are_refused(bundle_bytes: bytes, tmp_path: Path) -> None:

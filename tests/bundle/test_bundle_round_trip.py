@@ -145,7 +145,7 @@ def test_a_change_that_keeps_the_crc_is_noticed(tmp_path: Path) -> None:
 
 
 def test_a_manifest_that_could_not_be_read_is_not_written(tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match="^manifest is larger than 8,388,608 bytes: manifest;"):
+    with pytest.raises(BundleError, match=r"^manifest is larger than 8,388,608 bytes: manifest;"):
         write_bundle(
             tmp_path / "a.lsla", parts.passport(fidelity={"x": ["x" * 60_000] * 150}), parts.artifacts(), parts.golden()
         )

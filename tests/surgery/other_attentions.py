@@ -41,10 +41,7 @@ class Einsum(nn.Module):
         gain = torch.tanh(z) + 2 if self.change == "scale" else torch.log(1 + torch.exp(z))
         scores = torch.einsum("bihd,bjhd->bhij", q, keys) * (gain / math.sqrt(self.d))[..., None] + self.inside
         weights = torch.softmax(scores, dim=-1)
-        if self.change == "outer depends on the input":
-            weights = weights + self.mix(weights)
-        else:
-            weights = weights + self.outside
+        weights = weights + (self.mix(weights) if self.change == "outer depends on the input" else self.outside)
         mixed = torch.einsum("bhij,bjhd->bihd", weights, values).flatten(2)
         return (tokens + mixed).mean(1)
 

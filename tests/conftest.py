@@ -1,0 +1,57 @@
+"""Tiny real models, shared by the tests that run the whole chain."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+LABELS = ("ant", "bee", "lady beetle")
+
+
+def draw(index: int, seed: int, side: int = 48) -> Image.Image:
+    """Draw a picture whose class shows in its colour."""
+    rng = np.random.default_rng([index, seed])
+    pixels = rng.integers(0, 90, (side, side, 3))
+    pixels[:, :, index] += 150
+    return Image.fromarray(pixels.astype(np.uint8))
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data set of three colours, a folder per class below train, val and test."""
+    root = tmp_path_factory.mktemp("pictures")
+    (root / "classes.txt").write_text("".join(f"{label}\n" for label in LABELS))
+    for split, each in (("train", 16), ("val", 4), ("test", 4)):
+        for index, label in enumerate(LABELS):
+            folder = root / split / label.replace(" ", "_")
+            folder.mkdir(parents=True)
+            for number in range(each):
+                draw(index, number + {"train": 0, "val": 100, "test": 200}[split]).save(folder / f"{number}.jpg")
+    return root
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights of a tiny ViT-LSLA with lively random tables and scales, so that an error in any term shows."""
+    import torch
+
+    from edge_lsla.model.checkpoint import save_checkpoint
+    from edge_lsla.model.config import VitLslaConfig
+    from edge_lsla.model.vit_lsla import LslaAttention, VitLsla
+    from edge_lsla.preprocessing import Preprocessing
+
+    torch.manual_seed(0)
+    config = VitLslaConfig("tiny", len(LABELS), 32, widths=(32, 64), depths=(1, 1), windows=(4, 2))
+    model = VitLsla(config)
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, LslaAttention):
+                for table in (module.scale_weight, module.inner_bias, module.outer_bias):
+                    table.normal_(std=0.2)
+        model.head.weight.normal_(std=0.5)
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    save_checkpoint(path, model.state_dict(), config, LABELS, Preprocessing(32))
+    return path

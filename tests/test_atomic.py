@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from edge_lsla.atomic import atomic_path, write_text
+from edge_lsla.errors import EdgeLslaError, UsageError
+
+
+def test_a_finished_file_replaces_the_old_one_with_ordinary_permissions(tmp_path: Path) -> None:
+    target = tmp_path / "a.txt"
+    target.write_text("old")
+    write_text(target, "new")
+    plain = tmp_path / "plain"
+    plain.write_text("")
+    assert target.read_text() == "new"
+    assert stat.S_IMODE(target.stat().st_mode) == stat.S_IMODE(plain.stat().st_mode)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
+def test_an_interruption_leaves_the_old_file_and_nothing_else(tmp_path: Path, error: type[BaseException]) -> None:
+    target = tmp_path / "a.txt"
+    target.write_text("old")
+    with pytest.raises(error), atomic_path(target) as temporary:  # noqa: PT012
+        temporary.write_text("half")
+        raise error
+    assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+    assert target.read_text() == "old"
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(EdgeLslaError, match=r"cannot write: .*a\.txt; No space left"), atomic_path(tmp_path / "a.txt"):
+        with open("/dev/full", "w") as full:  # noqa: PTH123
+            full.write("x")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_missing_folder_a_folder_as_output_and_a_forbidden_folder_are_usage_errors(tmp_path: Path) -> None:
+    for target in (tmp_path / "no" / "a.txt", tmp_path):
+        with pytest.raises(UsageError), atomic_path(target):
+            pytest.fail("must not get here")
+    if os.geteuid() != 0:  # root writes anywhere
+        tmp_path.chmod(0o500)
+        with pytest.raises(UsageError, match="no permission"), atomic_path(tmp_path / "a.txt"):
+            pytest.fail("must not get here")
