@@ -183,7 +183,7 @@ def export(
     settings = ExportSettings(opset=opset, tolerance=tolerance)
     loaded, description = _load_checkpoint(checkpoint, model, key_map, labels)
     with progress("exporting"):
-        report = export_onnx(loaded.model, loaded.image_size, output, settings, description=description.to_metadata())
+        report = export_onnx(loaded.model, loaded.image_size, output, settings, description=description)
     say().print(
         f"{output}: opset {report.opset}, {report.nodes} nodes, {report.bytes / 1e6:.2f} MB, "
         f"largest difference from PyTorch {report.max_abs_difference:.2g}"
@@ -197,9 +197,8 @@ def fuse(
     output: Annotated[Path, typer.Option("--output", "-o", help="The fused ONNX file to write.")],
 ) -> dict[str, Any]:
     """Replace every LSLA attention of an ONNX graph by one operator, each proved by numbers."""
-    from edge_lsla.surgery.onnx_file import read_onnx
-
     from edge_lsla.surgery.fuse import fuse as run
+    from edge_lsla.surgery.onnx_file import read_onnx
 
     with progress("fusing"):
         fused, report = run(read_onnx(model))
@@ -226,11 +225,10 @@ def calibrate(
     ranges: Annotated[Optional[Path], typer.Option(help="Use ranges measured before, instead of --data.")] = None,
 ) -> dict[str, Any]:
     """Measure activation ranges and write an INT8 (Q/DQ) model."""
-    from edge_lsla.surgery.onnx_file import read_onnx
-
     from calibration.qdq import insert_qdq
     from calibration.ranges_file import Ranges
     from calibration.settings import QdqSettings
+    from edge_lsla.surgery.onnx_file import read_onnx
 
     settings = QdqSettings(backend=backend)
     if (data is None) == (ranges is None):
@@ -405,12 +403,11 @@ def _read_source(
     source: Path, model: str | None = None, key_map: Path | None = None, labels: Path | None = None
 ) -> Source:
     """Read a checkpoint (exporting it on the way) or an ONNX file, and fuse it."""
-    from edge_lsla.surgery.onnx_file import read_onnx
-
     from edge_lsla.export.onnx_export import export_onnx
     from edge_lsla.model.checkpoint import file_sha256
     from edge_lsla.surgery.function import is_attention
     from edge_lsla.surgery.fuse import fuse as run
+    from edge_lsla.surgery.onnx_file import read_onnx
 
     digests = {}
     if source.suffix == ".onnx":
@@ -423,7 +420,7 @@ def _read_source(
         loaded, description = _load_checkpoint(source, model, key_map, labels)
         with tempfile.TemporaryDirectory() as folder, progress("exporting"):
             path = Path(folder) / "model.onnx"
-            report = export_onnx(loaded.model, loaded.image_size, path, description=description.to_metadata())
+            report = export_onnx(loaded.model, loaded.image_size, path, description=description)
             graph = read_onnx(path)
         digests["onnx"] = report.sha256
         say().print(f"exported: {report.nodes} nodes, difference from PyTorch {report.max_abs_difference:.2g}")

@@ -310,7 +310,7 @@ def watch_source(
         if not sinks and not quiet:
             sinks.append(Lines(sys.stderr if say().stderr else sys.stdout))
         if save is not None:
-            sinks.append(VideoWriter(save, source.rate or 30.0, source.size))
+            sinks.append(VideoWriter(save, source.rate))
         if events is not None:
             sinks.append(JsonLines(events))
         report = watch(source, lambda frames: model(list(frames), 3), sinks, limits, stop)

@@ -33,13 +33,13 @@ def passport(bundle: Bundle) -> RenderableType:
     for name, text in rows.items():
         facts.add_row(name, text)
     artifacts = Table(title="artifacts, preferred one first", title_justify="left")
-    for column in ("name", "backend", "precision", "layers in int8", "targets", "size"):
-        artifacts.add_column(column)
+    for column in ("name", "precision", "int8 layers", "targets", "size"):
+        artifacts.add_column(column, no_wrap=column == "name")
     for one in manifest.artifacts:
         layers = manifest.precisions.get(one.name, manifest.precisions.get(one.precision, {}))
         int8 = sum(precision == "int8" for precision in layers.values())
         targets, share = ", ".join(one.targets) or "any", f"{int8} of {len(layers)}" if layers else "-"
-        artifacts.add_row(one.name, one.backend, one.precision, share, targets, f"{one.size / 1e6:.2f} MB")
+        artifacts.add_row(one.name, one.precision, share, targets, f"{one.size / 1e6:.2f} MB")
     return Group(facts, artifacts)
 
 

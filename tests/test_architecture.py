@@ -12,7 +12,15 @@ import pytest
 ROOT = Path(__file__).parents[1]
 # Everything a stage may import besides itself. Two files compose stages: edge_lsla/app.py and cli.py.
 SHARED = {
-    "atomic", "bundle", "data", "description", "errors", "operator", "predictions", "preprocessing", "__version__"
+    "atomic",
+    "bundle",
+    "data",
+    "description",
+    "errors",
+    "operator",
+    "predictions",
+    "preprocessing",
+    "__version__",
 }
 STAGES = {"model", "export", "surgery", "calibration", "build", "runner", "pipeline", "sinks"}
 ALSO = {"training": {"model"}}  # training is the one use of the model that is no step towards the field

@@ -32,9 +32,9 @@ def test_an_interruption_leaves_the_old_file_and_nothing_else(tmp_path: Path, er
 
 
 def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path: Path) -> None:
+    full = Path("/dev/full")
     with pytest.raises(EdgeLslaError, match=r"cannot write: .*a\.txt; No space left"), atomic_path(tmp_path / "a.txt"):
-        with open("/dev/full", "w") as full:  # noqa: PTH123
-            full.write("x")
+        full.write_text("x")
     assert not list(tmp_path.iterdir())
 
 

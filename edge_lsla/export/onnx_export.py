@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from edge_lsla.atomic import atomic_path
+from edge_lsla.description import Description, attach
 from edge_lsla.errors import AccuracyError, GraphError, UsageError
 
 INPUT = "images"
@@ -70,11 +71,14 @@ def export_onnx(
     image_size: int,
     destination: str | os.PathLike[str],
     settings: ExportSettings | None = None,
+    *,
+    description: Description | None = None,
 ) -> ExportReport:
     """Export a classifier to a single ONNX file and prove that ONNX Runtime computes the same logits.
 
     The graph takes `images` [N, 3, image_size, image_size] float32 with a free N and gives `logits` [N, classes]
-    float32. The same weights give the same bytes. The model's training mode is restored afterwards.
+    float32. The same weights give the same bytes. The model's training mode is restored afterwards. A description
+    (labels, preprocessing) goes into the file's metadata.
 
     Raises:
         UsageError: the image size cannot be used, or the destination cannot be written.
@@ -93,6 +97,8 @@ def export_onnx(
     finally:
         model.train(training)
     _tidy(proto, image_size, settings.opset)
+    if description is not None:
+        attach(proto, description)
     data = _serialise(proto)
     session = _open(data)
     worst = 0.0

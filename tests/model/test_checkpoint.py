@@ -79,7 +79,7 @@ def test_damaged_files_are_refused(tmp_path: Path, checkpoint: Path, suffix: str
     data = path.read_bytes()
     broken = {"empty": b"", "text": b"hello", "cut": data[: len(data) // 2], "zeros": bytes(1000)}[damage]
     path.write_bytes(broken)
-    with pytest.raises(CheckpointError, match="damaged|no tensors|no state dict|pickled"):
+    with pytest.raises(CheckpointError, match=r"damaged|no tensors|no state dict|pickled"):
         load_checkpoint(path, config=TINY)
 
 

@@ -49,9 +49,7 @@ def test_a_resumed_run_is_exactly_the_uninterrupted_one(pictures: Path, tmp_path
 
 def test_pictures_that_do_not_fit_in_memory_give_the_same_run(pictures: Path, tmp_path: Path) -> None:
     short = dataclasses.replace(QUICK, epochs=1)
-    assert run(pictures, tmp_path / "a", short) == run(
-        pictures, tmp_path / "b", dataclasses.replace(short, cache_mb=0)
-    )
+    assert run(pictures, tmp_path / "a", short) == run(pictures, tmp_path / "b", dataclasses.replace(short, cache_mb=0))
 
 
 def test_another_runs_folder_is_refused(pictures: Path, tmp_path: Path) -> None:
