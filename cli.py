@@ -197,13 +197,10 @@ def fuse(
     output: Annotated[Path, typer.Option("--output", "-o", help="The fused ONNX file to write.")],
 ) -> dict[str, Any]:
     """Replace every LSLA attention of an ONNX graph by one operator, each proved by numbers."""
-    from edge_lsla.surgery.fuse import fuse as run
     from edge_lsla.surgery.onnx_file import read_onnx
 
-    with progress("fusing"):
-        fused, report = run(read_onnx(model))
+    fused, report = _fuse(read_onnx(model), model)
     _write_onnx(output, fused)
-    _say_fused(report)
     return {
         "output": str(output),
         "fused": len(report.fused),
@@ -406,7 +403,6 @@ def _read_source(
     from edge_lsla.export.onnx_export import export_onnx
     from edge_lsla.model.checkpoint import file_sha256
     from edge_lsla.surgery.function import is_attention
-    from edge_lsla.surgery.fuse import fuse as run
     from edge_lsla.surgery.onnx_file import read_onnx
 
     digests = {}
@@ -426,11 +422,8 @@ def _read_source(
         say().print(f"exported: {report.nodes} nodes, difference from PyTorch {report.max_abs_difference:.2g}")
     if description.checkpoint:
         digests["checkpoint"] = description.checkpoint
-    if any(is_attention(node) for node in graph.graph.node):
-        return Source(source, graph, description, digests)
-    with progress("fusing"):
-        graph, fused = run(graph)
-    _say_fused(fused)
+    if not any(is_attention(node) for node in graph.graph.node):
+        graph, _ = _fuse(graph, source)
     return Source(source, graph, description, digests)
 
 
@@ -455,13 +448,21 @@ def _description(graph: ModelProto, path: Path, labels: Path | None) -> Descript
     return Description({"name": path.stem}, names, Preprocessing(size))
 
 
-def _say_fused(report: FuseReport) -> None:
+def _fuse(graph: ModelProto, path: Path) -> tuple[ModelProto, FuseReport]:
+    from edge_lsla.surgery.fuse import fuse as run
+
+    try:
+        with progress("fusing"):
+            fused, report = run(graph)
+    except GraphError as error:  # it knows the graph, not the file
+        raise GraphError(error.what, path if error.where is None else f"{path}: {error.where}", error.remedy) from error
     say().print(
         f"fused: {len(report.fused)} attentions, {report.nodes_before} -> {report.nodes_after} nodes, "
         f"largest error of their proofs {report.max_error:.2g}"
     )
     for refusal in report.refusals:
         say().print(f"left alone: {refusal.where}: {refusal.reason}", markup=False, style="yellow")
+    return fused, report
 
 
 def _measure(graph: ModelProto, description: Description, wanted: Calibrate) -> Ranges:

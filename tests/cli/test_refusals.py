@@ -15,6 +15,8 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 
+from edge_lsla.bundle import open_bundle
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -130,7 +132,7 @@ def test_bundles(command, bundle: Path, tmp_path: Path) -> None:
 
 def test_a_device_that_computes_otherwise_fails_its_self_test(command, bundle: Path, tmp_path: Path) -> None:
     """A bundle whose recorded logits are not what its model computes, as on a device with a broken kernel."""
-    from edge_lsla.bundle import GoldenSet, NewArtifact, Passport, open_bundle, write_bundle
+    from edge_lsla.bundle import GoldenSet, NewArtifact, Passport, write_bundle
 
     with open_bundle(bundle) as opened:
         manifest, artifact = opened.manifest, opened.artifact("onnxruntime", "fp32")
@@ -168,7 +170,7 @@ def test_a_full_disk_leaves_the_old_file(checkpoint: Path, tmp_path: Path, verb:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("delay", [0.5, 3.0, 6.0])
+@pytest.mark.parametrize("delay", [0.5, 4.0])
 def test_an_interrupted_build_leaves_the_old_file(process, checkpoint: Path, tmp_path: Path, number: int,
                                                   delay: float) -> None:  # fmt: skip
     output = tmp_path / "x.lsla"
@@ -177,12 +179,11 @@ def test_an_interrupted_build_leaves_the_old_file(process, checkpoint: Path, tmp
     time.sleep(delay)
     building.send_signal(number)
     _, err = building.communicate(timeout=60)
-    if building.returncode == 0:  # it was done before the signal came
-        assert output.read_bytes()[:2] == b"PK"
-    else:
-        assert output.read_text() == "old"
-        # Before our code runs, Python itself dies of the signal.
-        assert building.returncode in (130, -number, 1), err
+    if output.read_bytes() != b"old":  # it was done before the signal came
+        open_bundle(output).close()
+    # Before our code runs, Python itself dies of the signal.
+    assert building.returncode in (0, 130, -number, 1), err
+    assert building.returncode == 0 or "Traceback" not in err or delay < 1
     assert [p.name for p in tmp_path.iterdir()] == ["x.lsla"]
 
 
