@@ -1,0 +1,59 @@
+# Everything a developer or a new user runs; each target sets itself up.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test lint format benchmark soak demo-data demo-model lock clean
+
+demo: $(READY)  ## Run the main job on the shipped model: checkpoint to INT8 bundle, pictures and a video.
+	$(BIN)/python cli.py demo -o output/demo
+
+test: $(READY)  ## Lint, type-check and run every test that this machine can.
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadscope
+
+lint: $(READY)  ## The quick half of `test`.
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(READY)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+benchmark: $(READY)  ## Speed and memory, side by side in one run; wants an otherwise idle machine.
+	$(BIN)/python -m benchmarks.runner_speed
+	$(BIN)/python -m benchmarks.folder_speed
+	$(BIN)/python -m benchmarks.memory
+
+soak: $(READY)  ## A minute of `infer camera` on an HTTP stream of this machine: memory, and how new the frames are.
+	$(BIN)/python -m benchmarks.camera_soak
+
+demo-data: $(READY)  ## Draw the demo data set anew (needs npm; apt for the photographs and some artwork).
+	$(BIN)/pip install -q -e '.[artwork]'
+	$(BIN)/python -m edge_lsla.data.demo -o output/demo-data
+
+demo-model: demo-data  ## Train the demo model anew: about an hour on two cores. Then copy best.safetensors to demo/.
+	$(BIN)/python cli.py train output/demo-data -o output/demo-run --model vit_lsla_demo --recipe demo
+	$(BIN)/python -m edge_lsla.data.demo_assets output/demo-data -o demo
+
+lock:  ## Pin every dependency for Python 3.10 to 3.12; PyTorch is pinned below, because its builds differ by machine.
+	$(BIN)/pip install -q uv
+	$(BIN)/uv pip compile -q --universal --python-version 3.10 --no-header --no-annotate --no-emit-index-url \
+		--extra cli --extra camera --extra toolkit --extra dev pyproject.toml \
+		| grep -vE '^(nvidia-|cuda-|triton|torch=)' > requirements.lock
+
+clean:
+	rm -rf $(VENV) output dist build
+
+# The CPU build of PyTorch is enough; see README.md on how to get it where pip would take the CUDA one.
+$(READY): requirements.lock pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q --upgrade pip
+	$(BIN)/pip install -q torch==2.13.0
+	$(BIN)/pip install -q -r requirements.lock
+	$(BIN)/pip install -q --no-deps -e .
+	touch $(READY)
