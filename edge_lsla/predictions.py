@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_lsla.errors import UsageError
+
 
 @dataclass(frozen=True)
 class Prediction:
@@ -35,7 +37,13 @@ def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def rank(logits: NDArray[np.float32], labels: tuple[str, ...], top: int = 5) -> tuple[tuple[Prediction, ...], ...]:
-    """Return the `top` likeliest classes of each row of logits [N, classes], likeliest first."""
+    """Return the `top` likeliest classes of each row of logits [N, classes], likeliest first.
+
+    Raises:
+        UsageError: `top` is below 1.
+    """
+    if top < 1:
+        raise UsageError("at least one class must be named", "top", "give 1 or more")
     probabilities = softmax(logits)
     order = np.argsort(-probabilities, axis=-1, kind="stable")[:, :top]
     return tuple(
