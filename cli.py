@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import os
 import tempfile
 import time
@@ -20,8 +21,10 @@ import typer
 from edge_lsla import __version__
 from edge_lsla import app as field
 from edge_lsla.app import Backend, Precision, Threads, app
+from edge_lsla.atomic import write_bytes
 from edge_lsla.console import progress, say, verb
-from edge_lsla.errors import DatasetError, GraphError, ImageError, UsageError
+from edge_lsla.errors import DatasetError, GraphError, UsageError
+from edge_lsla.timing import medians_ms
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -30,8 +33,6 @@ if TYPE_CHECKING:
     from calibration.ranges_file import Ranges
     from edge_lsla.bundle import Manifest
     from edge_lsla.description import Description
-    from edge_lsla.model.checkpoint import Checkpoint
-    from edge_lsla.predictions import Prediction
     from edge_lsla.runner.model import Model
     from edge_lsla.surgery.fuse import FuseReport
 
@@ -179,11 +180,12 @@ def export(
 ) -> dict[str, Any]:
     """Export a checkpoint to ONNX, and refuse when the numbers differ from PyTorch's."""
     from edge_lsla.export.onnx_export import ExportSettings, export_onnx
+    from edge_lsla.model.checkpoint import open_checkpoint
 
     settings = ExportSettings(opset=opset, tolerance=tolerance)
-    loaded, description = _load_checkpoint(checkpoint, model, key_map, labels)
+    loaded = open_checkpoint(checkpoint, model, key_map, labels)
     with progress("exporting"):
-        report = export_onnx(loaded.model, loaded.image_size, output, settings, description=description)
+        report = export_onnx(loaded.model, loaded.image_size, output, settings, description=loaded.description)
     say().print(
         f"{output}: opset {report.opset}, {report.nodes} nodes, {report.bytes / 1e6:.2f} MB, "
         f"largest difference from PyTorch {report.max_abs_difference:.2g}"
@@ -200,7 +202,7 @@ def fuse(
     from edge_lsla.surgery.onnx_file import read_onnx
 
     fused, report = _fuse(read_onnx(model), model)
-    _write_onnx(output, fused)
+    write_bytes(output, fused.SerializeToString(deterministic=True))
     return {
         "output": str(output),
         "fused": len(report.fused),
@@ -225,6 +227,7 @@ def calibrate(
     from calibration.qdq import insert_qdq
     from calibration.ranges_file import Ranges
     from calibration.settings import QdqSettings
+    from edge_lsla.description import describe
     from edge_lsla.surgery.onnx_file import read_onnx
 
     settings = QdqSettings(backend=backend)
@@ -235,10 +238,10 @@ def calibrate(
         measured = Ranges.load(ranges)
     else:
         assert data is not None
-        measured = _measure(graph, _description(graph, model, None), Calibrate(data, method, images))
+        measured = _measure(graph, describe(graph, model), Calibrate(data, method, images))
     quantised, report = insert_qdq(graph, measured, settings)
     beside = output.with_suffix(".ranges.json")
-    _write_onnx(output, quantised)
+    write_bytes(output, quantised.SerializeToString(deterministic=True))
     measured.save(beside)
     say().print(
         f"{output}: {len(report.quantised)} layers in INT8, weights {report.weight_bytes_before / 1e6:.2f} -> "
@@ -308,7 +311,7 @@ def evaluate(
     with field.opened(engine, backend, precision, threads) as model:
         if pictures.classes != model.labels:
             raise DatasetError("data set and bundle differ in their classes", data, "give both the same classes.txt")
-        results = _classified(model, pictures.paths, batch)
+        results = field.classify_all(model, pictures.paths, batch)
     score = Score.of(results, pictures.labels, model.labels)
     say().print(accuracy(score))
     return {"split": split, **score.to_dict()}
@@ -333,8 +336,10 @@ def demo(
     with contextlib.ExitStack() as stack:
         for precision in ("fp32", "int8"):
             model = models[precision] = stack.enter_context(field.opened(bundle, "auto", precision, None))
-            answers[precision] = _classified(model, held_out.paths, 1)
-        latency = _latency(models)
+            answers[precision] = field.classify_all(model, held_out.paths, 1)
+        size = models["fp32"].preprocessing.image_size
+        image = np.zeros((1, 3, size, size), np.float32)
+        latency = medians_ms({name: functools.partial(model.logits, image) for name, model in models.items()})
         for precision, model in models.items():
             score = Score.of(answers[precision], held_out.labels, model.labels)
             agreed = agreement(answers["fp32"], answers[precision])
@@ -377,43 +382,26 @@ def _build_demo(bundle: Path) -> None:
     _build_bundle(_read_source(DEMO_WEIGHTS), bundle, ("int8", "fp32"), Calibrate(DEMO / "calibration"))
 
 
-def _load_checkpoint(
-    path: Path, model: str | None, key_map: Path | None, labels: Path | None
-) -> tuple[Checkpoint, Description]:
-    from edge_lsla.data.folders import read_classes
-    from edge_lsla.description import Description
-    from edge_lsla.model.checkpoint import load_checkpoint
-    from edge_lsla.model.config import find_config
-
-    factory = model if model and ":" in model else None
-    loaded = load_checkpoint(
-        path,
-        config=find_config(model) if model and not factory else None,
-        factory=factory,
-        key_map=key_map,
-        labels=read_classes(labels) if labels else None,
-    )
-    return loaded, Description(loaded.description, loaded.labels, loaded.preprocessing, loaded.sha256)
-
-
 def _read_source(
     source: Path, model: str | None = None, key_map: Path | None = None, labels: Path | None = None
 ) -> Source:
     """Read a checkpoint (exporting it on the way) or an ONNX file, and fuse it."""
+    from edge_lsla.description import describe
     from edge_lsla.export.onnx_export import export_onnx
-    from edge_lsla.model.checkpoint import file_sha256
+    from edge_lsla.model.checkpoint import file_sha256, open_checkpoint
     from edge_lsla.surgery.function import is_attention
     from edge_lsla.surgery.onnx_file import read_onnx
 
     digests = {}
     if source.suffix == ".onnx":
         graph = read_onnx(source)
-        description = _description(graph, source, labels)
+        description = describe(graph, source, labels)
         digests["onnx"] = file_sha256(source)
     elif source.suffix == ".lsla":
         raise UsageError("a bundle is built from a checkpoint or an ONNX file", source, "give one of these")
     else:
-        loaded, description = _load_checkpoint(source, model, key_map, labels)
+        loaded = open_checkpoint(source, model, key_map, labels)
+        description = loaded.description
         with tempfile.TemporaryDirectory() as folder, progress("exporting"):
             path = Path(folder) / "model.onnx"
             report = export_onnx(loaded.model, loaded.image_size, path, description=description)
@@ -425,27 +413,6 @@ def _read_source(
     if not any(is_attention(node) for node in graph.graph.node):
         graph, _ = _fuse(graph, source)
     return Source(source, graph, description, digests)
-
-
-def _description(graph: ModelProto, path: Path, labels: Path | None) -> Description:
-    from edge_lsla.data.folders import read_classes
-    from edge_lsla.description import Description, find
-    from edge_lsla.preprocessing import Preprocessing
-
-    found = find(graph, path)
-    names = read_classes(labels) if labels else None
-    if found is not None:
-        return dataclasses.replace(found, labels=names) if names else found
-    inputs = [entry for entry in graph.graph.input if entry.name == "images"]
-    outputs = [entry for entry in graph.graph.output if entry.name == "logits"]
-    if not inputs or not outputs:
-        raise GraphError("graph's input and output are not images and logits", path, "export it with `export`")
-    size = inputs[0].type.tensor_type.shape.dim[-1].dim_value
-    classes = outputs[0].type.tensor_type.shape.dim[-1].dim_value
-    if not size or not classes:
-        raise GraphError("graph's image size or class count is not fixed", path, "export it with `export`")
-    names = names or tuple(f"class {index}" for index in range(classes))
-    return Description({"name": path.stem}, names, Preprocessing(size))
 
 
 def _fuse(graph: ModelProto, path: Path) -> tuple[ModelProto, FuseReport]:
@@ -466,16 +433,14 @@ def _fuse(graph: ModelProto, path: Path) -> tuple[ModelProto, FuseReport]:
 
 
 def _measure(graph: ModelProto, description: Description, wanted: Calibrate) -> Ranges:
-    from calibration.pictures import choose_pictures, stream
-    from calibration.ranges import collect_ranges
+    from calibration.measure import measure_folder
     from calibration.settings import CalibrationSettings
 
     settings = CalibrationSettings(method=wanted.method)
-    paths = choose_pictures(wanted.data, wanted.images)
-    skipped: list[ImageError] = []
     with progress("calibrating") as step:
-        batches = stream(paths, description.preprocessing, skipped.append)
-        ranges = collect_ranges(graph, batches, settings, lambda done: step(done, len(paths), ""))
+        ranges, skipped = measure_folder(
+            graph, description.preprocessing, wanted.data, wanted.images, settings, lambda done, of: step(done, of, "")
+        )
     for error in skipped:
         say().print(f"skipped: {error}", markup=False, style="yellow")
     return ranges
@@ -485,6 +450,7 @@ def _build_bundle(
     source: Source, output: Path, precisions: Sequence[str], wanted: Calibrate | None
 ) -> tuple[Manifest, dict[str, Any]]:
     """Make an artifact for each precision, record what it computes for a few pictures, and write the bundle."""
+    from calibration.measure import golden_pixels
     from calibration.qdq import insert_qdq
     from calibration.settings import QdqSettings
     from edge_lsla.build.onnxruntime import build
@@ -493,7 +459,7 @@ def _build_bundle(
     from edge_lsla.runner.onnxruntime import OnnxRuntimeRunner, import_onnxruntime
 
     description, labels = source.description, source.description.labels
-    pixels = _golden_pixels(description, wanted)
+    pixels = golden_pixels(description.preprocessing, wanted.data if wanted else None, GOLDEN_IMAGES)
     inputs = normalise(pixels, description.preprocessing)
 
     def compute(model: bytes, name: str) -> NDArray[np.float32]:
@@ -541,55 +507,6 @@ def _build_bundle(
     return write_bundle(output, passport, artifacts, GoldenSet(pixels, logits, allowed)), fidelity
 
 
-def _golden_pixels(description: Description, wanted: Calibrate | None) -> NDArray[np.uint8]:
-    from calibration.pictures import choose_pictures
-    from edge_lsla.preprocessing import to_pixels
-
-    size = description.preprocessing.image_size
-    if wanted is None:  # no pictures were given: noise is enough to tell whether a device computes the same
-        return np.random.default_rng(0).integers(0, 256, (GOLDEN_IMAGES, size, size, 3), np.uint8)
-    pixels = []
-    for path in choose_pictures(wanted.data, wanted.images):
-        with contextlib.suppress(ImageError):  # calibration itself says which pictures cannot be read
-            pixels.append(to_pixels(path, description.preprocessing))
-        if len(pixels) == GOLDEN_IMAGES:
-            break
-    if not pixels:
-        raise DatasetError("none of the pictures to calibrate on can be read", wanted.data, "check the files")
-    return np.stack(pixels)
-
-
-def _classified(model: Model, paths: Sequence[Path], batch: int = 1) -> list[tuple[Prediction, ...]]:
-    from edge_lsla.pipeline.pictures import PicturesSettings, classify_pictures
-    from edge_lsla.preprocessing import to_tensor
-
-    answers: list[tuple[Prediction, ...]] = []
-    with progress("evaluating") as step:
-        for result in classify_pictures(
-            paths,
-            lambda path: to_tensor(path, model.preprocessing),
-            model.classify,
-            PicturesSettings(batch_size=batch),
-        ):
-            answers.append(result.predictions)
-            step(len(answers), len(paths), "")
-    return answers
-
-
-def _latency(models: dict[str, Model], rounds: int = 100) -> dict[str, float]:
-    """Return each model's median time for one image, milliseconds, measured in turn so that all meet the same load."""
-    times: dict[str, list[float]] = {name: [] for name in models}
-    for round_ in range(rounds + 10):
-        for name, model in models.items():
-            size = model.preprocessing.image_size
-            image = np.zeros((1, 3, size, size), np.float32)
-            started = time.perf_counter()
-            model.logits(image)
-            if round_ >= 10:  # the first ones warm up
-                times[name].append(1000 * (time.perf_counter() - started))
-    return {name: float(np.median(values)) for name, values in times.items()}
-
-
 def _draw_samples(model: Model, path: Path) -> None:
     from edge_lsla.preprocessing import open_picture
     from edge_lsla.sinks.annotate import contact_sheet
@@ -603,13 +520,6 @@ def _draw_samples(model: Model, path: Path) -> None:
         right = found.label == truth
         cells.append((np.asarray(picture), caption if right else f"{caption}\nis a {truth}", right))
     field.write_picture(path, contact_sheet(cells, columns=6))
-
-
-def _write_onnx(path: Path, model: ModelProto) -> None:
-    from edge_lsla.atomic import atomic_path
-
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(model.SerializeToString(deterministic=True))
 
 
 def _check_backend(backend: str) -> str:

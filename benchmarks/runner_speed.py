@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import torch
 from benchmarks.machine import keep
 from benchmarks.models import build_t
 from edge_lsla import load
+from edge_lsla.timing import medians_ms
 
 ROUNDS, WARM_UP = 40, 5
 DATA = Path(__file__).parents[1] / "demo" / "calibration"
@@ -38,14 +38,7 @@ def main() -> None:
                 "onnxruntime_fp32_ms": lambda: fp32.logits(image),
                 "onnxruntime_int8_ms": lambda: int8.logits(image),
             }
-            times: dict[str, list[float]] = {name: [] for name in runs}
-            for round_ in range(ROUNDS + WARM_UP):
-                for name, run in runs.items():
-                    started = time.perf_counter()
-                    run()
-                    if round_ >= WARM_UP:
-                        times[name].append(1000 * (time.perf_counter() - started))
-    medians = {name: round(float(np.median(values)), 2) for name, values in times.items()}
+            medians = {name: round(value, 2) for name, value in medians_ms(runs, ROUNDS, WARM_UP).items()}
     eager_ms = medians["pytorch_eager_ms"]
     ratios = {
         "fp32_times_eager": round(eager_ms / medians["onnxruntime_fp32_ms"], 2),

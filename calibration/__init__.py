@@ -3,6 +3,8 @@
 | module | offers |
 | --- | --- |
 | `settings` | `CalibrationSettings`, `QdqSettings` |
+| `measure` | `measure_folder`, `golden_pixels`: from a folder of pictures |
+| `pictures` | which pictures are taken, and how they are streamed |
 | `points` | `find_layers`: the layers that can run in INT8, and the tensors to measure |
 | `ranges` | `collect_ranges` |
 | `ranges_file` | `Ranges`: measured ranges, saved and loaded |

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from edge_lsla.pipeline.pictures import PictureResult
     from edge_lsla.pipeline.settings import SourceSettings
     from edge_lsla.pipeline.watch import Sink
+    from edge_lsla.predictions import Prediction
     from edge_lsla.runner.model import Model
 
 HELP = "Take a trained ViT-LSLA to the field: build, verify and run bundles."
@@ -260,6 +261,22 @@ def doctor() -> dict[str, Any]:
     if broken:
         raise MissingComponentError(f"{broken[0].name} is missing", "this machine", broken[0].remedy)
     return {"checks": [check.to_dict() for check in found]}
+
+
+def classify_all(model: Model, paths: Sequence[Path], batch: int = 1) -> list[tuple[Prediction, ...]]:
+    """Return the five likeliest classes of each picture, none where it cannot be read."""
+    from edge_lsla.pipeline.pictures import PicturesSettings, classify_pictures
+    from edge_lsla.preprocessing import to_tensor
+
+    answers: list[tuple[Prediction, ...]] = []
+    settings = PicturesSettings(batch_size=batch)
+    with progress("evaluating") as step:
+        for result in classify_pictures(
+            paths, lambda path: to_tensor(path, model.preprocessing), model.classify, settings
+        ):
+            answers.append(result.predictions)
+            step(len(answers), len(paths), "")
+    return answers
 
 
 def write_picture(path: Path, pixels: NDArray[np.uint8]) -> None:

@@ -54,3 +54,9 @@ def write_text(destination: str | os.PathLike[str], text: str) -> None:
     """Write a UTF-8 text file atomically; see `atomic_path` for the errors."""
     with atomic_path(destination) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def write_bytes(destination: str | os.PathLike[str], data: bytes) -> None:
+    """Write a file atomically; see `atomic_path` for the errors."""
+    with atomic_path(destination) as temporary:
+        temporary.write_bytes(data)

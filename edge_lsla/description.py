@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from edge_lsla.data.folders import read_classes
 from edge_lsla.errors import GraphError, UsageError
 from edge_lsla.preprocessing import Preprocessing
 
@@ -77,3 +80,28 @@ def find(model: Any, where: object) -> Description | None:
     """
     entries: Sequence[Any] = [entry for entry in model.metadata_props if entry.key == KEY]
     return Description.from_metadata(entries[0].value, where) if entries else None
+
+
+def describe(model: Any, path: Path, labels: Path | None = None) -> Description:
+    """Return the description of an onnx.ModelProto, made from its shapes where it carries none.
+
+    Args:
+        labels: a list of class names that takes the place of its own.
+
+    Raises:
+        GraphError: it is damaged, or the graph is no classifier from `images` to `logits`.
+        DatasetError: the list of class names cannot be read.
+    """
+    names = read_classes(labels) if labels else None
+    found = find(model, path)
+    if found is not None:
+        return dataclasses.replace(found, labels=names) if names else found
+    inputs = [entry for entry in model.graph.input if entry.name == "images"]
+    outputs = [entry for entry in model.graph.output if entry.name == "logits"]
+    if not inputs or not outputs:
+        raise GraphError("graph's input and output are not images and logits", path, "export it with `export`")
+    shapes = [[d.dim_value for d in entry.type.tensor_type.shape.dim] for entry in (inputs[0], outputs[0])]
+    if len(shapes[0]) != 4 or len(shapes[1]) != 2 or not shapes[0][3] or not shapes[1][1]:
+        raise GraphError("graph's image size or class count is not fixed", path, "export it with `export`")
+    names = names or tuple(f"class {index}" for index in range(shapes[1][1]))
+    return Description({"name": path.stem}, names, Preprocessing(shapes[0][3]))

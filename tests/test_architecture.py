@@ -24,7 +24,7 @@ SHARED = {
 }
 STAGES = {"model", "export", "surgery", "calibration", "build", "runner", "pipeline", "sinks"}
 ALSO = {"training": {"model"}}  # training is the one use of the model that is no step towards the field
-COMPOSERS = {"app", "console", "tables", "doctor", "evaluation"}
+COMPOSERS = {"app", "console", "tables", "doctor", "evaluation", "timing"}
 HEAVY = ("torch", "onnx", "onnxruntime", "tensorrt", "pycuda", "cv2", "av", "matplotlib")
 
 

@@ -19,8 +19,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from edge_lsla.atomic import atomic_path
+from edge_lsla.data.folders import read_classes
+from edge_lsla.description import Description
 from edge_lsla.errors import CheckpointError, UsageError
-from edge_lsla.model.config import VitLslaConfig
+from edge_lsla.model.config import VitLslaConfig, find_config
 from edge_lsla.model.vit_lsla import VitLsla
 from edge_lsla.preprocessing import Preprocessing
 
@@ -36,17 +38,12 @@ class Checkpoint:
     Attributes:
         model: in evaluation mode, on the CPU, float32.
         image_size: side of the input, pixels.
-        labels: class names.
-        description: the configuration as a dictionary, or {"factory": "module:factory"}.
-        sha256: of the checkpoint file.
+        description: configuration, labels, preprocessing, and the SHA-256 of the file.
     """
 
     model: nn.Module
     image_size: int
-    labels: tuple[str, ...]
-    preprocessing: Preprocessing
-    description: dict[str, Any]
-    sha256: str
+    description: Description
 
 
 def save_checkpoint(
@@ -97,7 +94,7 @@ def load_checkpoint(
         weights = _rename(weights, key_map)
     if factory is not None:
         model = call_factory(factory)
-        description: dict[str, Any] = {"factory": factory}
+        identity: dict[str, Any] = {"factory": factory}
         image_size = preprocessing.image_size if preprocessing else int(getattr(model, "image_size", 224))
     else:
         if config is None:
@@ -105,7 +102,7 @@ def load_checkpoint(
                 raise CheckpointError("checkpoint does not say which model it is", path, "name it with --model")
             config = VitLslaConfig.from_dict(header["config"], path)
         config = _with_classes(config, weights, labels, path)
-        model, description, image_size = VitLsla(config), config.to_dict(), config.image_size
+        model, identity, image_size = VitLsla(config), config.to_dict(), config.image_size
     _load(model, weights, path)
     if labels is None:
         classes = _class_count(model, image_size)
@@ -115,7 +112,26 @@ def load_checkpoint(
             preprocessing = Preprocessing(**header["preprocessing"])
         else:
             preprocessing = Preprocessing(image_size=image_size)
-    return Checkpoint(model.eval(), image_size, labels, preprocessing, description, file_sha256(path))
+    return Checkpoint(model.eval(), image_size, Description(identity, labels, preprocessing, file_sha256(path)))
+
+
+def open_checkpoint(
+    path: Path, model: str | None = None, key_map: Path | None = None, labels: Path | None = None
+) -> Checkpoint:
+    """Load a checkpoint as the command line names it; see `load_checkpoint` for the errors.
+
+    Args:
+        model: a shipped configuration's name, a configuration file (.json), or "module:function".
+        labels: a list of class names, one a line.
+    """
+    factory = model if model and ":" in model else None
+    return load_checkpoint(
+        path,
+        config=find_config(model) if model and not factory else None,
+        factory=factory,
+        key_map=key_map,
+        labels=read_classes(labels) if labels else None,
+    )
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -32,7 +32,9 @@ def test_each_step_by_its_own_verb(command, checkpoint: Path, pictures: Path, tm
 
     # The same numbers at every station, against PyTorch.
     loaded = load_checkpoint(checkpoint)
-    images = np.stack([to_tensor(p, loaded.preprocessing) for p in sorted((pictures / "test").rglob("*.jpg"))])
+    images = np.stack(
+        [to_tensor(p, loaded.description.preprocessing) for p in sorted((pictures / "test").rglob("*.jpg"))]
+    )
     with torch.no_grad():
         expected = loaded.model(torch.from_numpy(images)).numpy()
     for path, tolerance in ((plain, 1e-5), (fused, 1e-5), (quantised, 0.3)):
@@ -42,7 +44,7 @@ def test_each_step_by_its_own_verb(command, checkpoint: Path, pictures: Path, tm
     built = command("build-engine", fused, "-o", bundle, "--json")  # labels and preprocessing came along in the file
     assert (built.code, built.json["precision"], built.json["backend"]) == (0, "fp32", "onnxruntime")
     with load(bundle) as model:
-        assert model.labels == loaded.labels
+        assert model.labels == loaded.description.labels
         assert np.abs(model.logits(images) - expected).max() < 1e-5 * np.abs(expected).max()
 
 

@@ -29,8 +29,8 @@ def same(model: torch.nn.Module, weights: dict[str, torch.Tensor]) -> bool:
 def test_our_own_file_needs_nothing_else(checkpoint: Path, weights: dict[str, torch.Tensor]) -> None:
     loaded = load_checkpoint(checkpoint)
     assert same(loaded.model, weights)
-    assert loaded.labels == ("ant", "bee", "lady beetle")
-    assert loaded.description == TINY.to_dict()
+    assert loaded.description.labels == ("ant", "bee", "lady beetle")
+    assert loaded.description.model == TINY.to_dict()
     assert not loaded.model.training
 
 
@@ -44,7 +44,7 @@ def test_plain_state_dicts_load(tmp_path: Path, weights: dict[str, torch.Tensor]
     torch.save(wrap(weights), tmp_path / "x.pt")
     loaded = load_checkpoint(tmp_path / "x.pt", config=TINY.with_(classes=7))  # the file's own class count wins
     assert same(loaded.model, weights)
-    assert loaded.labels == ("class 0", "class 1", "class 2")
+    assert loaded.description.labels == ("class 0", "class 1", "class 2")
 
 
 class Evil:
@@ -146,7 +146,7 @@ def test_a_factory_of_the_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.chdir(tmp_path)
     loaded = load_checkpoint(tmp_path / "x.pt", factory="their_model:make")
     assert same(loaded.model, weights)
-    assert (loaded.image_size, len(loaded.labels)) == (32, 3)
+    assert (loaded.image_size, len(loaded.description.labels)) == (32, 3)
     for bad in ("their_model:number", "their_model:no", "no_module:make", "their_model"):
         with pytest.raises(UsageError, match="factory"):
             load_checkpoint(tmp_path / "x.pt", factory=bad)

@@ -26,10 +26,11 @@ def bundle(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     export_onnx(loaded.model, 32, folder / "m.onnx")
     pixels = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), np.uint8)
     with OnnxRuntimeRunner((folder / "m.onnx").read_bytes()) as runner:
-        logits = runner.run(normalise(pixels, loaded.preprocessing))
+        logits = runner.run(normalise(pixels, loaded.description.preprocessing))
     passport = Passport(
-        name="tiny", created="2026-01-01T00:00:00Z", edge_lsla="0", model=loaded.description, labels=loaded.labels,
-        preprocessing=loaded.preprocessing, digests={}, precisions={}, fidelity={},
+        name="tiny", created="2026-01-01T00:00:00Z", edge_lsla="0", model=loaded.description.model, 
+        labels=loaded.description.labels,
+        preprocessing=loaded.description.preprocessing, digests={}, precisions={}, fidelity={},
     )  # fmt: skip
     golden = GoldenSet(pixels, {("onnxruntime", "fp32"): logits}, {"fp32": Tolerance(1e-4)})
     write_bundle(folder / "x.lsla", passport, [NewArtifact(folder / "m.onnx", "onnxruntime", "fp32")], golden)

@@ -44,7 +44,7 @@ def test_a_resumed_run_is_exactly_the_uninterrupted_one(pictures: Path, tmp_path
     assert [row["epoch"] for row in rows] == [1, 2, 3, 4]
     assert rows[-1]["loss"] < rows[0]["loss"]
     assert (tmp_path / "whole" / "curve.png").stat().st_size > 1000
-    assert load_checkpoint(tmp_path / "whole" / "best.safetensors").labels == ("ant", "bee", "lady beetle")
+    assert load_checkpoint(tmp_path / "whole" / "best.safetensors").description.labels == ("ant", "bee", "lady beetle")
 
 
 def test_pictures_that_do_not_fit_in_memory_give_the_same_run(pictures: Path, tmp_path: Path) -> None:
