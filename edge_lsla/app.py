@@ -381,7 +381,3 @@ def _write_table(path: Path, results: list[Any]) -> None:
 def main() -> None:
     """Run the console script."""
     app()
-
-
-if __name__ == "__main__":
-    main()

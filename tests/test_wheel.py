@@ -38,6 +38,14 @@ def test_the_wheel_holds_only_the_library(tmp_path: Path) -> None:
     assert needed == {"numpy", "pillow", "onnxruntime"}
 
 
+def test_without_typer_the_command_says_what_to_install() -> None:
+    program = BLOCKED + "import runpy\nrunpy.run_module('edge_lsla', run_name='__main__')"
+    result = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 3
+    assert result.stderr.startswith("error: ")
+    assert "edge-lsla[cli]" in result.stderr
+
+
 def test_the_embedding_needs_nothing_else(tmp_path: Path, pictures: Path, checkpoint: Path) -> None:
     bundle = tmp_path / "x.lsla"
     subprocess.run(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +30,11 @@ class PictureSet:
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    def digest(self) -> str:
+        """Return a SHA-256 over names, labels and classes, hexadecimal; the folder may have moved."""
+        rows = [(path.parent.name, path.name, label) for path, label in zip(self.paths, self.labels)]
+        return hashlib.sha256(json.dumps([self.classes, rows]).encode()).hexdigest()
 
 
 def load_split(root: Path, split: str) -> PictureSet:

@@ -145,7 +145,7 @@ class _Run:
         self.description = {
             "model": json.dumps(config.to_dict()),
             "settings": json.dumps({k: v for k, v in settings.to_dict().items() if k not in ("workers", "cache_mb")}),
-            "data": f"{len(pictures)} pictures of {len(pictures.classes)} classes",
+            "data": pictures.digest(),
         }
         larger = Preprocessing(
             **{**preprocessing.to_dict(), "image_size": round(config.image_size * TRAIN_SIZE_FACTOR)}

@@ -28,7 +28,7 @@ def bundle(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     with OnnxRuntimeRunner((folder / "m.onnx").read_bytes()) as runner:
         logits = runner.run(normalise(pixels, loaded.description.preprocessing))
     passport = Passport(
-        name="tiny", created="2026-01-01T00:00:00Z", edge_lsla="0", model=loaded.description.model, 
+        name="tiny", created="2026-01-01T00:00:00Z", edge_lsla="0", model=loaded.description.model,
         labels=loaded.description.labels,
         preprocessing=loaded.description.preprocessing, digests={}, precisions={}, fidelity={},
     )  # fmt: skip

@@ -56,6 +56,12 @@ def test_another_runs_folder_is_refused(pictures: Path, tmp_path: Path) -> None:
     run(pictures, tmp_path, dataclasses.replace(QUICK, epochs=1))
     with pytest.raises(CheckpointError, match="another settings"):
         run(pictures, tmp_path, dataclasses.replace(QUICK, epochs=2))
+    fewer = load_split(pictures, "train")
+    fewer = dataclasses.replace(fewer, paths=fewer.paths[1:], labels=fewer.labels[1:])
+    with pytest.raises(CheckpointError, match="another data"):
+        train(
+            TINY, fewer, load_split(pictures, "val"), Preprocessing(32), dataclasses.replace(QUICK, epochs=1), tmp_path
+        )
     (tmp_path / "state.pt").write_bytes(b"broken")
     with pytest.raises(CheckpointError, match="damaged"):
         run(pictures, tmp_path, QUICK)

@@ -1,0 +1,22 @@
+"""The console script `edge-lsla` and `python -m edge_lsla`."""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    """Run the field verbs, or say what is missing where only the library was installed."""
+    try:
+        import rich  # noqa: F401  # only looked for
+        import typer  # noqa: F401  # only looked for
+    except ImportError as error:
+        print(f"error: {error.name} is missing: the command line; pip install 'edge-lsla[cli]'", file=sys.stderr)
+        sys.exit(3)
+    from edge_lsla import app
+
+    app.main()
+
+
+if __name__ == "__main__":
+    main()
