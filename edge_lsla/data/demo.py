@@ -15,8 +15,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from edge_lsla.data.artwork import CLASSES, SOURCES, Artwork, fetch_artwork, load_artwork
-from edge_lsla.data.compose import BACKGROUND_KINDS, NATURAL, CompositionSettings, compose, tint_glyph
+from edge_lsla.data.artwork import Artwork, fetch_artwork, load_artwork
+from edge_lsla.data.artwork_sources import CLASSES, SOURCES
+from edge_lsla.data.backgrounds import BACKGROUND_KINDS
+from edge_lsla.data.compose import NATURAL, CompositionSettings, compose, tint_glyph
 from edge_lsla.errors import DatasetError, EdgeLslaError, UsageError
 
 # Ink and fill a glyph is coloured with: the animal's own colours, and none that only the held-out artist uses.

@@ -13,8 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from edge_lsla.data.artwork import CLASSES, SOURCES, Artwork, load_artwork
-from edge_lsla.data.compose import BACKGROUND_KINDS, NATURAL, background, compose
+from edge_lsla.data.artwork import Artwork, load_artwork
+from edge_lsla.data.artwork_sources import CLASSES, SOURCES
+from edge_lsla.data.backgrounds import BACKGROUND_KINDS, background
+from edge_lsla.data.compose import NATURAL, compose
 from edge_lsla.errors import DatasetError, EdgeLslaError, MissingComponentError
 
 PERMISSIVE = ("Apache-2.0", "MIT", "CC-BY-4.0")  # what ships must ask for no more than being named

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
-from edge_lsla.atomic import write_text
+from edge_lsla.atomic import atomic_path, write_text
 from edge_lsla.data.folders import PictureSet
 from edge_lsla.errors import DatasetError, EdgeLslaError
 from edge_lsla.model.checkpoint import save_checkpoint
@@ -300,4 +300,5 @@ def draw_curve(history: list[dict[str, Any]], path: Path) -> None:
     left.set_ylabel("training loss", color="tab:blue")
     right.plot(epochs, [row["top1"] for row in history], color="tab:orange")
     right.set_ylabel("validation top-1, %", color="tab:orange")
-    figure.savefig(path, dpi=120)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=120)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from edge_lsla.data.compose import BACKGROUND_KINDS, NATURAL, CompositionSettings, background, compose, tint_glyph
+from edge_lsla.data.backgrounds import BACKGROUND_KINDS, background
+from edge_lsla.data.compose import NATURAL, CompositionSettings, compose, tint_glyph
 from edge_lsla.errors import UsageError
 
 MAGENTA = (230, 20, 220)  # a colour no background has

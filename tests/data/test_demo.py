@@ -8,7 +8,8 @@ import pytest
 from PIL import Image, ImageDraw
 
 from edge_lsla.data import artwork as artwork_module
-from edge_lsla.data.artwork import CLASSES, SOURCES, fetch_artwork, load_artwork
+from edge_lsla.data.artwork import fetch_artwork, load_artwork
+from edge_lsla.data.artwork_sources import CLASSES, SOURCES
 from edge_lsla.data.demo import _PALETTES, DemoDataSettings, generate, main
 from edge_lsla.errors import DatasetError, MissingComponentError, UsageError
 
