@@ -297,6 +297,7 @@ def evaluate(
     engine: Annotated[Path, typer.Argument(help="A bundle.")],
     data: Annotated[Path, typer.Option(help="IP102 layout, or a folder per class.")],
     split: Annotated[str, typer.Option(help="train, val, test, or another folder of the data set.")] = "test",
+    match: Annotated[str, typer.Option(help="Only pictures whose file name fits, such as 'photo_*'.")] = "*",
     backend: Backend = "auto",
     precision: Precision = None,
     threads: Threads = None,
@@ -307,7 +308,7 @@ def evaluate(
     from edge_lsla.evaluation import Score
     from edge_lsla.tables import accuracy
 
-    pictures = load_split(data, split)
+    pictures = load_split(data, split).matching(match)
     with field.opened(engine, backend, precision, threads) as model:
         if pictures.classes != model.labels:
             raise DatasetError("data set and bundle differ in their classes", data, "give both the same classes.txt")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import hashlib
 import json
 import re
@@ -30,6 +31,17 @@ class PictureSet:
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    def matching(self, pattern: str) -> PictureSet:
+        """Return the pictures whose file name fits a shell pattern.
+
+        Raises:
+            DatasetError: none does.
+        """
+        kept = [(p, label) for p, label in zip(self.paths, self.labels) if fnmatch.fnmatch(p.name, pattern)]
+        if not kept:
+            raise DatasetError("no picture's name fits", pattern, "correct the pattern")
+        return PictureSet(tuple(p for p, _ in kept), tuple(label for _, label in kept), self.classes)
 
     def digest(self) -> str:
         """Return a SHA-256 over names, labels and classes, hexadecimal; the folder may have moved."""

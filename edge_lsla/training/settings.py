@@ -81,7 +81,7 @@ IP102 = TrainSettings(
 """The usual recipe for small window transformers; not run here against the paper's 71.6 % on IP102."""
 
 DEMO = TrainSettings(
-    epochs=40,
+    epochs=32,
     batch_size=64,
     warmup_epochs=2,
     amp="bf16",

@@ -69,6 +69,16 @@ def test_a_folder_per_class(tmp_path: Path) -> None:
         load_split(tmp_path, "val")
 
 
+def test_pictures_are_chosen_by_name(pictures: Path) -> None:
+    test = load_split(pictures, "test")
+    some = test.matching("[01].jpg")
+    assert len(some) == 6
+    assert some.labels == (0, 0, 1, 1, 2, 2)
+    assert some.digest() != test.digest()
+    with pytest.raises(DatasetError, match="fits"):
+        test.matching("x*")
+
+
 def test_empty_folders_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="no folder per class"):
         load_split(tmp_path, "train")
