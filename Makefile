@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint format benchmark soak demo-data demo-model lock clean
+.PHONY: demo test lint format benchmark soak check-old-cpu demo-data demo-model lock clean
 
 demo: $(READY)  ## Run the main job on the shipped model: checkpoint to INT8 bundle, pictures and a video.
 	$(BIN)/python cli.py demo -o output/demo
@@ -31,6 +31,12 @@ benchmark: $(READY)  ## Speed and memory, side by side in one run; wants an othe
 
 soak: $(READY)  ## A minute of `infer camera` on an HTTP stream of this machine: memory, and how new the frames are.
 	$(BIN)/python -m benchmarks.camera_soak
+
+check-old-cpu: $(READY) output/demo/pests.lsla  ## Self-test on an emulated x86 CPU without VNNI (needs qemu-user).
+	qemu-x86_64 -cpu Haswell $(BIN)/python cli.py selftest output/demo/pests.lsla --precision int8
+
+output/demo/pests.lsla:
+	$(MAKE) demo
 
 demo-data: $(READY)  ## Draw the demo data set anew (needs npm; apt for the photographs and some artwork).
 	$(BIN)/pip install -q -e '.[artwork]'
