@@ -21,9 +21,9 @@ import typer
 from edge_lsla import __version__
 from edge_lsla import app as field
 from edge_lsla.app import Backend, Precision, Threads, app
-from edge_lsla.atomic import write_bytes
+from edge_lsla.atomic import check_output, write_bytes
 from edge_lsla.console import progress, say, verb
-from edge_lsla.errors import DatasetError, GraphError, UsageError
+from edge_lsla.errors import BundleError, DatasetError, GraphError, UsageError
 from edge_lsla.timing import medians_ms
 
 if TYPE_CHECKING:
@@ -183,6 +183,7 @@ def export(
     from edge_lsla.model.checkpoint import open_checkpoint
 
     settings = ExportSettings(opset=opset, tolerance=tolerance)
+    check_output(output)
     loaded = open_checkpoint(checkpoint, model, key_map, labels)
     with progress("exporting"):
         report = export_onnx(loaded.model, loaded.image_size, output, settings, description=loaded.description)
@@ -201,6 +202,7 @@ def fuse(
     """Replace every LSLA attention of an ONNX graph by one operator, each proved by numbers."""
     from edge_lsla.surgery.onnx_file import read_onnx
 
+    check_output(output)
     fused, report = _fuse(read_onnx(model), model)
     write_bytes(output, fused.SerializeToString(deterministic=True))
     return {
@@ -231,6 +233,7 @@ def calibrate(
     from edge_lsla.surgery.onnx_file import read_onnx
 
     settings = QdqSettings(backend=backend)
+    check_output(output)
     if (data is None) == (ranges is None):
         raise UsageError("calibration needs pictures or ranges", "--data, --ranges", "give one of them")
     graph = read_onnx(model)
@@ -266,6 +269,8 @@ def build_engine(
     labels: Labels = None,
 ) -> dict[str, Any]:
     """Build a verified bundle: export, fuse, calibrate, and record the numbers that a device must reproduce."""
+    from calibration.pictures import choose_pictures
+    from calibration.settings import CalibrationSettings
     from edge_lsla.build.onnxruntime import check_precision
 
     precisions = [word.strip() for word in precision.split(",")]
@@ -277,11 +282,15 @@ def build_engine(
         raise UsageError("int8 needs pictures to calibrate on", "--data", "give a folder of pictures from the field")
     if output.suffix != ".lsla":
         raise UsageError("a bundle's name ends in .lsla", output, f"write {output.with_suffix('.lsla').name}")
+    check_output(output)
+    if data is not None:
+        choose_pictures(data, images)  # what is wrong with the data is said before the work
+    CalibrationSettings(method=method)
     chosen = _check_backend(backend)
     read = _read_source(source, model, key_map, labels)
     manifest, fidelity = _build_bundle(read, output, precisions, Calibrate(data, method, images) if data else None)
     size = output.stat().st_size
-    say().print(f"{output}: {', '.join(one.name for one in manifest.artifacts)}, {size / 1e6:.2f} MB", markup=False)
+    say().print(f"{output}: {', '.join(one.name for one in manifest.artifacts)}, {size / 1e6:.2f} MB")
     return {
         "output": str(output),
         "backend": chosen,
@@ -329,7 +338,7 @@ def demo(
     from edge_lsla.evaluation import Score, agreement
     from edge_lsla.tables import demo_results
 
-    output.mkdir(parents=True, exist_ok=True)
+    _make_folder(output)
     bundle = output / "pests.lsla"
     _build_demo(bundle)
     held_out = load_split(DEMO, "heldout")
@@ -358,25 +367,39 @@ def demo(
 
         field.watch_source(models["int8"], str(DEMO / "pests.mp4"), SourceSettings(), save=video, quiet=True)
     say().print(demo_results(rows, len(held_out)))
-    say().print(f"bundle:   {bundle}\npictures: {picture}\nvideo:    {video}", markup=False)
-    say().print("now try:  python cli.py infer camera   (or: infer image PICTURE)", markup=False)
+    say().print(f"bundle:   {bundle}\npictures: {picture}\nvideo:    {video}")
+    say().print("now try:  python cli.py infer camera   (or: infer image PICTURE)")
     return {"bundle": str(bundle), "results": rows, "picture": str(picture), "video": str(video)}
 
 
 def demo_engine() -> Path:
     """Return the demo bundle from the user's cache, built on first use."""
+    from edge_lsla.bundle import open_bundle
     from edge_lsla.model.checkpoint import file_sha256
 
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edge-lsla"
     bundle = cache / f"demo-{__version__}-{file_sha256(DEMO_WEIGHTS)[:12]}.lsla"
+    if bundle.exists():
+        try:
+            open_bundle(bundle).close()
+        except BundleError:
+            bundle.unlink()  # it is only a cache
     if not bundle.exists():
-        say().print(f"no --engine given: building the demo bundle, once, as {bundle}", markup=False)
-        cache.mkdir(parents=True, exist_ok=True, mode=0o700)
+        say().print(f"no --engine given: building the demo bundle, once, as {bundle}")
+        _make_folder(cache)
         _build_demo(bundle)
     return bundle
 
 
 field.demo_engine = demo_engine
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        remedy = "choose another folder; the demo bundle's is below XDG_CACHE_HOME, or give --engine"
+        raise UsageError("folder cannot be made", folder, f"{error.strerror}; {remedy}") from error
 
 
 def _build_demo(bundle: Path) -> None:
@@ -429,7 +452,7 @@ def _fuse(graph: ModelProto, path: Path) -> tuple[ModelProto, FuseReport]:
         f"largest error of their proofs {report.max_error:.2g}"
     )
     for refusal in report.refusals:
-        say().print(f"left alone: {refusal.where}: {refusal.reason}", markup=False, style="yellow")
+        say().print(f"left alone: {refusal.where}: {refusal.reason}", style="yellow")
     return fused, report
 
 
@@ -443,7 +466,7 @@ def _measure(graph: ModelProto, description: Description, wanted: Calibrate) -> 
             graph, description.preprocessing, wanted.data, wanted.images, settings, lambda done, of: step(done, of, "")
         )
     for error in skipped:
-        say().print(f"skipped: {error}", markup=False, style="yellow")
+        say().print(f"skipped: {error}", style="yellow")
     return ranges
 
 

@@ -16,6 +16,7 @@ from calibration.identity import model_sha256
 from calibration.settings import METHODS
 from edge_lsla.atomic import write_text
 from edge_lsla.errors import RangesError
+from edge_lsla.reading import read_text
 
 FORMAT = "edge-lsla calibration ranges"
 VERSION = 1
@@ -90,10 +91,12 @@ class Ranges:
         """
         where = Path(path)
         try:
-            fields = json.loads(where.read_text(encoding="utf-8"), object_pairs_hook=_object, parse_constant=_refuse)
-        except OSError as error:
-            raise RangesError("ranges file cannot be read", where, error.strerror or "check the path") from error
+            fields = json.loads(
+                read_text(where, "ranges file", RangesError), object_pairs_hook=_object, parse_constant=_refuse
+            )
         except RangesError as error:
+            if error.where == where:
+                raise
             raise RangesError(error.what, f"{error.where} in {where}", AGAIN) from error
         except (ValueError, RecursionError) as error:
             raise RangesError("ranges file is not JSON", where, AGAIN) from error

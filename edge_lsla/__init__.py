@@ -9,6 +9,7 @@ with load("pests.lsla") as model:
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 from edge_lsla.errors import EdgeLslaError
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from edge_lsla.runner.model import load as load
 
 __version__ = "0.1.0"
+
+# A device in the field reports to nobody; ONNX Runtime's wheels do unless told so before they are imported.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __all__ = ["EdgeLslaError", "Model", "Prediction", "Preprocessing", "__version__", "load"]
 

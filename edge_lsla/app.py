@@ -6,15 +6,18 @@ One of the two files that compose stages. Heavy modules are imported inside the 
 from __future__ import annotations
 
 import contextlib
+import re
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from edge_lsla.console import progress, say, verb
-from edge_lsla.errors import AccuracyError, ImageError, MissingComponentError, SourceError
+from edge_lsla.atomic import atomic_path, check_output, write_text
+from edge_lsla.console import progress, run, say, verb
+from edge_lsla.errors import AccuracyError, ImageError, MissingComponentError, SourceError, UsageError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -57,8 +60,9 @@ def opened(engine: Path | None, backend: str, precision: str | None, threads: in
     with load(engine, backend=backend, precision=precision, threads=threads) as model:
         facts = model.describe()
         say().print(
-            f"[dim]{engine.name}: {model.manifest.name}, {facts['precision']} on {facts['backend']} "
-            f"{facts['version']}, {len(model.labels)} classes[/dim]"
+            f"{engine.name}: {model.manifest.name}, {facts['precision']} on {facts['backend']} {facts['version']}, "
+            f"{len(model.labels)} classes",
+            style="dim",
         )
         yield model
 
@@ -76,6 +80,7 @@ def infer_image(
     """Name what is in one or more pictures; with -o, write an annotated picture (a contact sheet for several)."""
     from edge_lsla.preprocessing import open_picture
 
+    refuse_same(images, [output])
     predictions, shown = [], []
     with opened(engine, backend, precision, threads) as model:
         pictures = [open_picture(path) for path in images]  # all are read before any is answered
@@ -83,7 +88,7 @@ def infer_image(
             found = model(picture, top)
             predictions.append({"path": str(path), "predictions": [p.to_dict() for p in found]})
             names = ", ".join(f"{p.label} {p.probability:.1%}" for p in found)
-            say().print(f"{path}: {names}", markup=False)
+            say().print(f"{path}: {names}")
             shown.append((picture, found))
     if output is not None:
         import numpy as np
@@ -116,6 +121,7 @@ def infer_dir(
     from edge_lsla.preprocessing import find_pictures, to_tensor
 
     paths = find_pictures(folder)
+    refuse_same(paths, [output])
     if not paths:
         raise ImageError("no picture in the folder", folder, "the files must end like pictures, such as .jpg or .png")
     results: list[PictureResult] = []
@@ -132,18 +138,18 @@ def infer_dir(
             step(len(results), len(paths), "")
             name = str(result.path.relative_to(folder))
             if result.error is not None:
-                say().print(f"{name}: skipped, {result.error}", markup=False, style="yellow")
+                say().print(f"{name}: skipped, {result.error}", style="yellow")
                 continue
             counts[result.predictions[0].label] = counts.get(result.predictions[0].label, 0) + 1
             names = ", ".join(f"{p.label} {p.probability:.1%}" for p in result.predictions)
-            say().print(f"{name}: {names}", markup=False)
+            say().print(f"{name}: {names}")
         seconds = time.perf_counter() - started
     skipped = sum(result.error is not None for result in results)
     say().print(f"{len(results) - skipped} pictures, {skipped} skipped, {len(results) / seconds:.1f} pictures/s")
-    if output is not None:
-        _write_table(output, results)
     if skipped == len(results):
         raise ImageError("no picture of the folder can be read", folder, "see the lines above")
+    if output is not None:
+        _write_table(output, results)
     return {
         "predictions": [result.to_dict() for result in results],
         "images": len(results) - skipped,
@@ -170,9 +176,17 @@ def infer_video(
 
     if not video.exists():
         raise SourceError("no such video", video, "check the path")
+    refuse_same([video, *([engine] if engine else [])], [output, events])
     with opened(engine, backend, precision, threads) as model:
         return watch_source(
-            model, str(video), SourceSettings(), save=output, events=events, min_confidence=min_confidence, batch=batch
+            model,
+            str(video),
+            SourceSettings(),
+            save=output,
+            events=events,
+            min_confidence=min_confidence,
+            batch=batch,
+            whole=True,
         )
 
 
@@ -198,6 +212,7 @@ def infer_camera(
     """Name what is before a camera, always on its newest frame, until Ctrl-C."""
     from edge_lsla.pipeline.settings import SourceSettings
 
+    refuse_same([Path(source), *([engine] if engine else [])], [save, events])
     settings = SourceSettings(size=_size(size), rate=rate, read_timeout=timeout, pictures=_synthetic_pictures(source))
     with opened(engine, backend, precision, threads) as model:
         return watch_source(
@@ -263,6 +278,16 @@ def doctor() -> dict[str, Any]:
     return {"checks": [check.to_dict() for check in found]}
 
 
+def refuse_same(inputs: Sequence[Path], outputs: Sequence[Path | None]) -> None:
+    """Refuse outputs that cannot be written, or that would overwrite what is read."""
+    for output in outputs:
+        if output is None:
+            continue
+        check_output(output)
+        if output.exists() and any(one.exists() and one.samefile(output) for one in inputs):
+            raise UsageError("the output would overwrite what is read", output, "choose another name")
+
+
 def classify_all(model: Model, paths: Sequence[Path], batch: int = 1) -> list[tuple[Prediction, ...]]:
     """Return the five likeliest classes of each picture, none where it cannot be read."""
     from edge_lsla.pipeline.pictures import PicturesSettings, classify_pictures
@@ -283,14 +308,14 @@ def write_picture(path: Path, pixels: NDArray[np.uint8]) -> None:
     """Write uint8 [H, W, 3] as JPEG, PNG or WebP, by the name's ending, atomically."""
     from PIL import Image
 
-    from edge_lsla.atomic import atomic_path
-    from edge_lsla.errors import UsageError
-
     if path.suffix.lower() not in (".jpg", ".jpeg", ".png", ".webp"):
         raise UsageError("unknown picture format", path, "let the name end in .jpg, .png or .webp")
     with atomic_path(path) as temporary:
-        Image.fromarray(pixels).save(temporary, quality=92)
-    say().print(f"written: {path}", markup=False)
+        try:
+            Image.fromarray(pixels).save(temporary, quality=92)
+        except ValueError as error:  # WebP and JPEG have largest sizes of their own
+            raise UsageError("picture does not fit the format", path, f"choose .png ({error})") from error
+    say().print(f"written: {path}")
 
 
 def watch_source(
@@ -304,10 +329,14 @@ def watch_source(
     batch: int = 1,
     window: bool = False,
     quiet: bool = False,
+    whole: bool = False,
     max_frames: int | None = None,
     max_seconds: float | None = None,
 ) -> dict[str, Any]:
-    """Classify a source's frames and show them in a window or as lines; also into a video and a file of events."""
+    """Classify a source's frames and show them in a window or as lines; also into a video and a file of events.
+
+    Ctrl-C ends a camera as it should be ended; with `whole`, for recordings, it interrupts: no output is written.
+    """
     from edge_lsla.pipeline.signals import stop_on_signals
     from edge_lsla.pipeline.sources import open_source
     from edge_lsla.pipeline.watch import WatchSettings, watch
@@ -316,18 +345,19 @@ def watch_source(
     from edge_lsla.sinks.window import Window
 
     limits = WatchSettings(max_frames, max_seconds, min_confidence, batch)
-    with stop_on_signals() as stop, open_source(spec, settings) as source:
+    stopping = contextlib.nullcontext(threading.Event()) if whole else stop_on_signals()
+    with stopping as stop, open_source(spec, settings) as source:
         sinks: list[Sink] = []
         if window:
             available, reason = Window.available()
             if available:
                 sinks.append(Window(f"edge-lsla: {source.name}", stop))
             else:
-                say().print(f"no window: {reason}", markup=False, style="dim")
+                say().print(f"no window: {reason}", style="dim")
         if not sinks and not quiet:
             sinks.append(Lines(sys.stderr if say().stderr else sys.stdout))
         if save is not None:
-            sinks.append(VideoWriter(save, source.rate))
+            sinks.append(VideoWriter(save, source.rate, keep_partial=not whole))
         if events is not None:
             sinks.append(JsonLines(events))
         report = watch(source, lambda frames: model(list(frames), 3), sinks, limits, stop)
@@ -335,24 +365,23 @@ def watch_source(
     say().print(
         f"{report.frames} frames, {report.dropped} dropped, {report.fps:.1f} frames/s, latency p50 "
         f"{report.latency_p50_ms:.1f} ms p95 {report.latency_p95_ms:.1f} ms, ended: {report.ended}\n{most}",
-        markup=False,
     )
     if save is not None and report.frames:
-        say().print(f"written: {save}", markup=False)
-    if report.ended.startswith("broken off") and not report.frames:
-        raise SourceError("nothing could be read", source.name, report.ended.removeprefix("broken off: "))
-    return {"predictions": report.counts, **report.to_dict(), "source": source.name}
+        say().print(f"written: {save}")
+    facts = {"predictions": report.counts, **report.to_dict(), "source": source.name}
+    if report.ended.startswith("broken off"):
+        what = f"source broke off after {report.frames} frames"
+        raise SourceError(what, None, report.ended.removeprefix("broken off: "), details=facts)
+    return facts
 
 
 def _size(text: str | None) -> tuple[int, int] | None:
-    from edge_lsla.errors import UsageError
-
     if text is None:
         return None
-    width, _, height = text.lower().partition("x")
-    if not (width.isdigit() and height.isdigit()):
+    found = re.fullmatch("([0-9]{1,5})[xX]([0-9]{1,5})", text)
+    if found is None:
         raise UsageError("not a size", f"--size {text}", "write it like 1280x720")
-    return int(width), int(height)
+    return int(found[1]), int(found[2])
 
 
 def _synthetic_pictures(source: str) -> tuple[Path, ...]:
@@ -364,8 +393,6 @@ def _write_table(path: Path, results: list[Any]) -> None:
     import csv
     import io
 
-    from edge_lsla.atomic import write_text
-
     table = io.StringIO()
     writer = csv.writer(table)
     writer.writerow(["path", "rank", "label", "probability", "error"])
@@ -375,9 +402,9 @@ def _write_table(path: Path, results: list[Any]) -> None:
         for place, prediction in enumerate(result.predictions, start=1):
             writer.writerow([result.path, place, prediction.label, f"{prediction.probability:.6f}", ""])
     write_text(path, table.getvalue())
-    say().print(f"written: {path}", markup=False)
+    say().print(f"written: {path}")
 
 
 def main() -> None:
     """Run the console script."""
-    app()
+    run(app)

@@ -8,10 +8,13 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+import io
 import json
+import os
 import signal
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Annotated, Any
@@ -20,12 +23,13 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from edge_lsla.errors import EdgeLslaError, Interrupted
+from edge_lsla.errors import EdgeLslaError, Interrupted, UsageError
 
 Step = Callable[[int, int, str], None]
 
-error_console = Console(stderr=True, soft_wrap=True, highlight=False)
-output_console = Console(soft_wrap=True, highlight=False)
+# Markup is off: file names and labels may look like it. Colours are given as styles.
+error_console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
+output_console = Console(soft_wrap=True, highlight=False, markup=False)
 _json_asked = False
 
 
@@ -47,17 +51,14 @@ def verb(app: typer.Typer, name: str) -> Callable[[Callable[..., dict[str, Any]]
         def command(json_: bool = False, debug: bool = False, **arguments: Any) -> None:
             global _json_asked
             _json_asked = json_
-            code = 0
-            result: dict[str, Any] = {}
             with _terminable():
                 try:
-                    result = function(**arguments)
+                    code, result = 0, function(**arguments)
+                except (typer.Exit, typer.Abort):
+                    raise
                 except BaseException as error:
-                    if isinstance(error, (typer.Exit, typer.Abort, SystemExit)):
-                        raise
                     code, result = _failed(error, debug)
-            if json_:
-                print(json.dumps({"ok": code == 0, "verb": name, **result}), flush=True)
+            code = _answer(name, code, result) if json_ else code
             if code:
                 raise typer.Exit(code)
 
@@ -80,13 +81,50 @@ def verb(app: typer.Typer, name: str) -> Callable[[Callable[..., dict[str, Any]]
     return decorate
 
 
+def run(app: typer.Typer) -> None:
+    """Run the command line: usage errors too are one line, exit code 2, and JSON where it was asked for."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal without our letters must not end the work
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")  # libraries' warnings are for developers, who pass -W
+    code: Any = 0
+    try:
+        code = app(standalone_mode=False)
+    except KeyboardInterrupt:
+        code, _ = _failed(KeyboardInterrupt(), False)
+    except Exception as error:
+        # typer carries its own copy of click; both spell usage errors alike.
+        if not hasattr(error, "format_message"):
+            raise
+        context = getattr(error, "ctx", None)
+        name = context.command_path.partition(" ")[2] if context else ""
+        remedy = f"see --help of {name}" if name else "see --help"
+        code, result = _failed(UsageError(error.format_message().rstrip("."), name or None, remedy), False)
+        if "--json" in sys.argv:
+            code = _answer(name, code, result)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _answer(name: str, code: int, result: dict[str, Any]) -> int:
+    """Print the JSON object; return the exit code."""
+    try:
+        print(json.dumps({"ok": code == 0, "verb": name, **result}), flush=True)
+    except OSError as error:
+        code, _ = _failed(error, False)
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115  # nothing more fails at exit
+    return code
+
+
 def _failed(error: BaseException, debug: bool) -> tuple[int, dict[str, Any]]:
+    details: dict[str, Any] = {}
     if debug:
         traceback.print_exception(error)
     if isinstance(error, KeyboardInterrupt):
         error = Interrupted("interrupted")
     if isinstance(error, EdgeLslaError):
         code, text = error.exit_code, str(error)
+        details = error.details
     elif isinstance(error, BrokenPipeError):
         code, text = 1, "the reader of our output went away"
     elif isinstance(error, MemoryError):
@@ -99,8 +137,8 @@ def _failed(error: BaseException, debug: bool) -> tuple[int, dict[str, Any]]:
     else:
         code, text = 1, f"unexpected {type(error).__name__}: {error}; run again with --debug and report the traceback"
     with contextlib.suppress(BrokenPipeError):
-        error_console.print(f"error: {' '.join(text.split())}", markup=False, style="bold red" if code != 130 else "")
-    return code, {"error": text, "exit_code": code}
+        error_console.print(f"error: {' '.join(text.split())}", style="bold red" if code != 130 else "")
+    return code, {"error": text, "exit_code": code, **details}
 
 
 @contextlib.contextmanager

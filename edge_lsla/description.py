@@ -59,7 +59,7 @@ class Description:
             labels = tuple(str(label) for label in values["labels"])
             preprocessing = Preprocessing(**values["preprocessing"])
             return cls(dict(values["model"]), labels, preprocessing, values.get("checkpoint"))
-        except (ValueError, KeyError, TypeError, UsageError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError, UsageError) as error:
             raise GraphError("description in the ONNX file is damaged", where, f"export it again ({error})") from error
 
 

@@ -20,6 +20,8 @@ EdgeLslaError                      exit 1  the work failed
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class EdgeLslaError(Exception):
     """Root of the tree; its text reads "what is wrong: where; what to do".
@@ -28,14 +30,18 @@ class EdgeLslaError(Exception):
         what: what is wrong, in plain words.
         where: the file, field or device concerned.
         remedy: what the user can do about it.
+        details: what was found until then, for `--json`.
     """
 
     exit_code = 1
 
-    def __init__(self, what: str, where: object = None, remedy: str | None = None) -> None:
+    def __init__(
+        self, what: str, where: object = None, remedy: str | None = None, details: dict[str, Any] | None = None
+    ) -> None:
         self.what = what
         self.where = where
         self.remedy = remedy
+        self.details = details or {}
         text = what if where is None else f"{what}: {where}"
         super().__init__(text if remedy is None else f"{text}; {remedy}")
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import io
 import os
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Union
@@ -16,7 +15,9 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from edge_lsla.errors import ImageError, UsageError
 
-MAX_PIXELS = 178_956_970  # Pillow's own line between a large picture and a decompression bomb
+MAX_PIXELS = 178_956_970  # where Pillow too sees a decompression bomb
+# Pillow knows many more; some of them start other programs (EPS runs Ghostscript), which a stranger's file must not.
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF")
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif"})
 BACKGROUND = (127, 127, 127)  # what shows through a transparent picture
 
@@ -83,17 +84,17 @@ def open_picture(picture: Picture, near: int | None = None) -> Image.Image:
     if isinstance(picture, np.ndarray):
         return _from_array(picture, where)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            if isinstance(picture, Image.Image):
-                return _to_rgb(picture)
-            with Image.open(io.BytesIO(picture) if isinstance(picture, bytes) else picture) as image:
-                if image.width * image.height > MAX_PIXELS:
-                    raise Image.DecompressionBombError
-                if near is not None:
-                    image.draft("RGB", (near, near))
-                return _to_rgb(image)
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        if isinstance(picture, Image.Image):
+            if picture.format not in (None, "MPO", *FORMATS):  # it is decoded only now; MPO is a JPEG
+                raise UnidentifiedImageError
+            return _to_rgb(picture)
+        with Image.open(_source(picture, where), formats=FORMATS) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise Image.DecompressionBombError
+            if near is not None:
+                image.draft("RGB", (near, near))
+            return _to_rgb(image)
+    except Image.DecompressionBombError as error:
         raise ImageError(f"picture has more than {MAX_PIXELS:,} pixels", where, "scale it down first") from error
     except UnidentifiedImageError as error:
         raise ImageError("not a picture that can be read", where, "use JPEG, PNG, WebP, TIFF or BMP") from error
@@ -167,6 +168,19 @@ def find_pictures(folder: Path) -> list[Path]:
     return sorted(p for p in found if not any(part.startswith(".") for part in p.relative_to(folder).parts))
 
 
+def _source(picture: object, where: str) -> Any:
+    """Return what Pillow opens, refusing what is no picture at all; a pipe or device would never end."""
+    if isinstance(picture, (bytes, bytearray, memoryview)):
+        return io.BytesIO(picture)
+    if not isinstance(picture, (str, os.PathLike)):
+        raise ImageError(
+            f"a {type(picture).__name__} is no picture", where, "give a path, bytes, a Pillow image or a uint8 array"
+        )
+    if Path(picture).exists() and not Path(picture).is_dir() and not Path(picture).is_file():
+        raise ImageError("not a regular file", where, "give a picture file")
+    return picture
+
+
 def _from_array(array: NDArray[Any], where: str) -> Image.Image:
     if (
         array.dtype != np.uint8
@@ -185,7 +199,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         image.load()
         return image
     if image.mode.startswith("I") or image.mode == "F":  # Pillow's own conversion clips instead of scaling
-        values = np.asarray(image, np.float64)
+        values = np.nan_to_num(np.asarray(image, np.float64), nan=0.0, posinf=0.0, neginf=0.0)
         if values.size and values.max() > 255:
             values = values / (65535 if values.max() <= 65535 else values.max()) * 255
         image = Image.fromarray(np.clip(values, 0, 255).astype(np.uint8))

@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
+from rich.text import Text
 
 from edge_lsla.bundle import Bundle
 from edge_lsla.doctor import Check
@@ -26,7 +27,7 @@ def passport(bundle: Bundle) -> RenderableType:
         "digest": bundle.digest,
         **{f"sha256 of {name}": digest for name, digest in manifest.digests.items()},
         **{f"calibration {name}": str(value) for name, value in (manifest.calibration or {}).items()},
-        **{f"fidelity {name}": str(value) for name, value in manifest.fidelity.items()},
+        **{f"fidelity {name}": _plain(value) for name, value in manifest.fidelity.items()},
         "golden set": f"{manifest.golden.images} images, allowed differences "
         + ", ".join(f"{name} {value.max_abs:.3g}" for name, value in manifest.golden.tolerance.items()),
     }
@@ -49,7 +50,8 @@ def checks(found: Sequence[Check]) -> RenderableType:
     for column in ("", "what", "found", "what to do"):
         table.add_column(column)
     for check in found:
-        mark = "[green]ok[/]" if check.found else ("[red]missing[/]" if check.needed else "[yellow]absent[/]")
+        word, style = ("ok", "green") if check.found else (("missing", "red") if check.needed else ("absent", "yellow"))
+        mark = Text(word, style=style)
         table.add_row(mark, check.name, check.detail, "" if check.found else check.remedy)
     return table
 
@@ -86,3 +88,9 @@ def demo_results(rows: Sequence[Mapping[str, Any]], images: int) -> RenderableTy
             f"{row['latency_ms']:.2f} ms",
         )
     return table
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name.replace('_', ' ')} {part}" for name, part in value.items())
+    return str(value)

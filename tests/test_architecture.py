@@ -20,6 +20,7 @@ SHARED = {
     "operator",
     "predictions",
     "preprocessing",
+    "reading",
     "__version__",
 }
 STAGES = {"model", "export", "surgery", "calibration", "build", "runner", "pipeline", "sinks"}

@@ -18,7 +18,9 @@ def check_precision(precision: str) -> None:
     """
     if precision == "fp16":
         raise UsageError(
-            "fp16 gains nothing on a CPU, where ONNX Runtime computes it in fp32", "--precision fp16", "use fp32 or int8"
+            "fp16 gains nothing on a CPU, where ONNX Runtime computes it in fp32",
+            "--precision fp16",
+            "use fp32 or int8",
         )
     if precision not in PRECISIONS:
         raise UsageError(f"unknown precision {precision!r}", "--precision", f"use {' or '.join(PRECISIONS)}")

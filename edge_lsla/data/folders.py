@@ -11,6 +11,7 @@ from pathlib import Path
 
 from edge_lsla.errors import DatasetError
 from edge_lsla.preprocessing import IMAGE_SUFFIXES, find_pictures
+from edge_lsla.reading import read_text
 
 SPLITS = ("train", "val", "test")
 
@@ -104,12 +105,9 @@ def read_classes(path: Path) -> tuple[str, ...]:
     Raises:
         DatasetError: the file is unreadable, empty, or names a class twice.
     """
-    try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise DatasetError("class list cannot be read", path, str(error)) from error
+    lines = [line.strip() for line in read_text(path, "class list", DatasetError).splitlines() if line.strip()]
     numbered = [re.fullmatch(r"(\d+)[\s,:.]+(.+)", line) for line in lines]
-    if all(numbered) and [int(m[1]) for m in numbered if m] == list(range(1, len(lines) + 1)):
+    if all(numbered) and [m[1] for m in numbered if m] == [str(n) for n in range(1, len(lines) + 1)]:
         lines = [m[2].strip() for m in numbered if m]
     if not lines or len(set(lines)) != len(lines):
         raise DatasetError("class list is empty or names a class twice", path, "correct it")
@@ -120,15 +118,12 @@ def _ip102(root: Path, split: str) -> PictureSet:
     listing = root / f"{split}.txt"
     paths: list[Path] = []
     labels: list[int] = []
-    try:
-        lines = listing.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DatasetError("list cannot be read", listing, str(error)) from error
+    lines = read_text(listing, "list", DatasetError).splitlines()
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         name, _, label = line.strip().rpartition(" ")
-        if not name or not label.isdigit():
+        if not name or not re.fullmatch("[0-9]{1,6}", label):
             raise DatasetError("line is not 'name label'", f"{listing}:{number}", "correct it")
         path = root / "images" / name.strip()
         if Path(name.strip()).is_absolute() or ".." in Path(name.strip()).parts:

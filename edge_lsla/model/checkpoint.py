@@ -14,17 +14,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from edge_lsla.atomic import atomic_path
 from edge_lsla.data.folders import read_classes
 from edge_lsla.description import Description
-from edge_lsla.errors import CheckpointError, UsageError
+from edge_lsla.errors import CheckpointError, EdgeLslaError, UsageError
 from edge_lsla.model.config import VitLslaConfig, find_config
 from edge_lsla.model.vit_lsla import VitLsla
 from edge_lsla.preprocessing import Preprocessing
+from edge_lsla.reading import read_json
 
 METADATA = "edge_lsla"  # our key in the safetensors header
 WRAPPERS = ("model", "state_dict", "model_state_dict", "ema", "module")
@@ -63,7 +64,10 @@ def save_checkpoint(
     }
     tensors = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
     with atomic_path(path) as temporary:
-        save_file(tensors, temporary, {METADATA: json.dumps(header, sort_keys=True)})
+        try:
+            save_file(tensors, temporary, {METADATA: json.dumps(header, sort_keys=True)})
+        except SafetensorError as error:
+            raise EdgeLslaError("cannot write", path, f"{error}; free some space or choose another output") from error
 
 
 def load_checkpoint(
@@ -90,6 +94,7 @@ def load_checkpoint(
         UsageError: the configuration, factory or key map cannot be used.
     """
     weights, header = read_weights(path)
+    own_labels, own_preprocessing = _read_header(header, path)
     if key_map is not None:
         weights = _rename(weights, key_map)
     if factory is not None:
@@ -106,12 +111,10 @@ def load_checkpoint(
     _load(model, weights, path)
     if labels is None:
         classes = _class_count(model, image_size)
-        labels = tuple(header.get("labels") or (f"class {i}" for i in range(classes)))
-    if preprocessing is None:
-        if "preprocessing" in header:
-            preprocessing = Preprocessing(**header["preprocessing"])
-        else:
-            preprocessing = Preprocessing(image_size=image_size)
+        labels = own_labels or tuple(f"class {index}" for index in range(classes))
+        if len(labels) != classes:
+            raise CheckpointError(f"checkpoint has {classes} classes and {len(labels)} labels", path, "give --labels")
+    preprocessing = preprocessing or own_preprocessing or Preprocessing(image_size=image_size)
     return Checkpoint(model.eval(), image_size, Description(identity, labels, preprocessing, file_sha256(path)))
 
 
@@ -168,6 +171,20 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return _state_dict(loaded, path), {}
 
 
+def _read_header(header: Any, path: Path) -> tuple[tuple[str, ...] | None, Preprocessing | None]:
+    """Return the labels and preprocessing that a file of ours carries."""
+    try:
+        labels = header.get("labels")
+        if labels is not None and not (
+            isinstance(labels, list) and all(isinstance(one, str) and one for one in labels)
+        ):
+            raise TypeError("labels are not a list of names")
+        settings = header.get("preprocessing")
+        return tuple(labels) if labels else None, Preprocessing(**settings) if settings is not None else None
+    except (AttributeError, TypeError, UsageError) as error:
+        raise CheckpointError("checkpoint's own description is damaged", path, f"save it again ({error})") from error
+
+
 def file_sha256(path: Path) -> str:
     """Return the SHA-256 of a file, in hexadecimal."""
     digest = hashlib.sha256()
@@ -193,7 +210,7 @@ def _state_dict(loaded: object, path: Path) -> dict[str, Tensor]:
 
 def _rename(weights: dict[str, Tensor], key_map: Path) -> dict[str, Tensor]:
     try:
-        rules = json.loads(key_map.read_text(encoding="utf-8"))
+        rules = read_json(key_map, "key map", UsageError)
         if not isinstance(rules, dict):
             raise ValueError("not an object of pattern: replacement")
         patterns = [(re.compile(pattern), str(replacement)) for pattern, replacement in rules.items()]
@@ -203,7 +220,7 @@ def _rename(weights: dict[str, Tensor], key_map: Path) -> dict[str, Tensor]:
             if new in renamed:
                 raise ValueError(f"two keys become {new!r}")
             renamed[new] = value
-    except (OSError, ValueError, re.error, IndexError) as error:
+    except (ValueError, re.error, IndexError) as error:
         raise UsageError("key map cannot be used", key_map, f"see docs/your-own-model.md ({error})") from error
     return renamed
 
@@ -218,8 +235,9 @@ def call_factory(factory: str) -> nn.Module:
     sys.path.insert(0, "")  # the user's module lies in the working directory
     try:
         model = getattr(importlib.import_module(module_name), function)()
-    except (ImportError, AttributeError, TypeError, ValueError) as error:
-        raise UsageError("model factory cannot be called", factory, f"give module:function ({error})") from error
+    except (Exception, SystemExit) as error:  # it is the user's code, and may raise anything
+        reason = f"{type(error).__name__}: {error}"
+        raise UsageError("model factory cannot be called", factory, f"give module:function ({reason})") from error
     finally:
         sys.path.remove("")
     if not isinstance(model, nn.Module):
@@ -258,6 +276,9 @@ def _load(model: nn.Module, weights: dict[str, Tensor], path: Path) -> None:
     ]
     if wrong:
         raise CheckpointError(f"checkpoint does not fit the model, {_list(wrong)}", path, remedy)
+    odd = [name for name, value in sorted(weights.items()) if value.layout != torch.strided or value.is_complex()]
+    if odd:
+        raise CheckpointError(f"checkpoint has sparse or complex tensors, {_list(odd)}", path, "save dense real ones")
     bad = [name for name, value in sorted(weights.items()) if not torch.isfinite(value).all()]
     if bad:
         raise CheckpointError(f"checkpoint has NaN or infinite weights in {_list(bad)}", path, "train it again")
@@ -270,5 +291,9 @@ def _list(names: list[str]) -> str:
 
 
 def _class_count(model: nn.Module, image_size: int) -> int:
-    with torch.no_grad():
-        return int(model.eval()(torch.zeros(1, 3, image_size, image_size)).shape[-1])
+    try:
+        with torch.no_grad():
+            return int(model.eval()(torch.zeros(1, 3, image_size, image_size)).shape[-1])
+    except (RuntimeError, TypeError, AttributeError, IndexError) as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(f"model does not run on {image_size} px images", None, f"set image_size ({reason})") from error

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from edge_lsla.errors import UsageError
+from edge_lsla.reading import read_json
+
+LARGEST_MODEL = 1_000_000_000  # parameters
+LARGEST = 1_000_000  # of any size here; what is larger is a mistake or an attack on memory
 
 
 def _positive(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value <= LARGEST
 
 
 @dataclass(frozen=True)
@@ -48,15 +51,25 @@ class VitLslaConfig:
                 raise UsageError(
                     "model configuration needs a positive integer", name, f"got {getattr(self, name)!r}, correct it"
                 )
-        if not isinstance(self.mlp_ratio, (int, float)) or isinstance(self.mlp_ratio, bool) or self.mlp_ratio <= 0:
+        if (
+            not isinstance(self.mlp_ratio, (int, float))
+            or isinstance(self.mlp_ratio, bool)
+            or not 0 < self.mlp_ratio <= 64
+        ):
             raise UsageError(
-                "model configuration needs a positive number", "mlp_ratio", f"got {self.mlp_ratio!r}, correct it"
+                "model configuration needs a number above 0, at most 64",
+                "mlp_ratio",
+                f"got {self.mlp_ratio!r}, correct it",
             )
         for name in ("dynamic_scale", "inner_bias", "outer_bias"):
             if not isinstance(getattr(self, name), bool):
                 raise UsageError("model configuration needs true or false", name, "correct it")
         if not len(self.widths) == len(self.depths) == len(self.windows):
             raise UsageError("widths, depths and windows differ in length", self.name, "give one value for each stage")
+        if self.parameters_at_least > LARGEST_MODEL or self.widths[-1] * self.classes > LARGEST_MODEL:
+            raise UsageError(
+                f"model would have over {LARGEST_MODEL:,} parameters", self.name, "correct widths, depths or classes"
+            )
         for stage, (width, window) in enumerate(zip(self.widths, self.windows), start=1):
             if width % self.head_width or width % 2:
                 raise UsageError(
@@ -78,6 +91,12 @@ class VitLslaConfig:
         for _ in range(stage + 1):  # two stride-2 convolutions in the stem, one before each later stage
             side = (side + 1) // 2
         return side
+
+    @property
+    def parameters_at_least(self) -> int:
+        """Count the weights of the queries and MLPs: a lower bound, known without building the model."""
+        per_width = [width * width * (1 + 2 * self.mlp_ratio) for width in self.widths]
+        return int(sum(depth * size for depth, size in zip(self.depths, per_width)))
 
     def with_(self, **changes: Any) -> VitLslaConfig:
         """Return a copy with some fields changed, checked again."""
@@ -136,10 +155,5 @@ def find_config(name_or_path: str) -> VitLslaConfig:
         raise UsageError(
             "no such model", name_or_path, f"name one of {', '.join(CONFIGS)}, or give a configuration file (.json)"
         )
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError("configuration file cannot be read", path, error.strerror or "check the path") from error
-    except ValueError as error:
-        raise UsageError("configuration file is not JSON", path, f"correct it ({error})") from error
+    values = read_json(path, "configuration file", UsageError)
     return VitLslaConfig.from_dict(values, path)

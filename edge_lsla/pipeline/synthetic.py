@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from edge_lsla.errors import UsageError
 from edge_lsla.pipeline.frames import Frame, Source
 from edge_lsla.pipeline.settings import SourceSettings
 from edge_lsla.preprocessing import open_picture
@@ -18,6 +19,7 @@ SIZE = (640, 480)
 RATE = 25.0
 PICTURE_SECONDS = 3.0  # how long each of the given pictures stays
 FADE_SECONDS = 0.4
+LARGEST_SIDE = 4096
 DRIFT = 0.08  # part of the view's side by which it moves and zooms
 
 
@@ -29,6 +31,7 @@ class SyntheticSource(Source):
 
     Raises:
         ImageError: one of the given pictures cannot be read.
+        UsageError: the size asked for is too large.
     """
 
     name = "synthetic"
@@ -36,6 +39,8 @@ class SyntheticSource(Source):
 
     def __init__(self, settings: SourceSettings) -> None:
         self.size = settings.size or SIZE
+        if max(self.size) > LARGEST_SIDE:
+            raise UsageError(f"the synthetic source draws at most {LARGEST_SIDE} pixels a side", "size", "ask for less")
         self.rate = settings.rate or RATE
         self._frames = settings.frames
         self._sequence = 0

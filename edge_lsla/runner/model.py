@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, overload
+from typing import Any, Union, overload
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from edge_lsla.bundle import Artifact, Bundle, Manifest, open_bundle
+from edge_lsla.bundle import PRECISIONS, Artifact, Bundle, Manifest, open_bundle
 from edge_lsla.errors import AccuracyError, CompatibilityError, UsageError
 from edge_lsla.predictions import Prediction, rank
 from edge_lsla.preprocessing import Picture, Preprocessing, normalise, to_tensor
 from edge_lsla.runner.onnxruntime import OnnxRuntimeRunner
 from edge_lsla.runner.protocol import Runner
 
+Pictures = Union[list[Picture], tuple[Picture, ...]]
 BACKENDS = ("onnxruntime",)  # in the order in which `auto` takes them
 
 
@@ -60,15 +59,13 @@ class Model:
         self._bundle, self._runner = bundle, runner
 
     @overload
-    def __call__(  # type: ignore[overload-overlap]  # bytes are a sequence too, of ints, which no caller passes
-        self, pictures: Picture, top: int = 5
-    ) -> tuple[Prediction, ...]: ...
+    def __call__(self, pictures: Picture, top: int = 5) -> tuple[Prediction, ...]: ...
 
     @overload
-    def __call__(self, pictures: Sequence[Picture], top: int = 5) -> tuple[tuple[Prediction, ...], ...]: ...
+    def __call__(self, pictures: Pictures, top: int = 5) -> tuple[tuple[Prediction, ...], ...]: ...
 
     def __call__(
-        self, pictures: Picture | Sequence[Picture], top: int = 5
+        self, pictures: Picture | Pictures, top: int = 5
     ) -> tuple[Prediction, ...] | tuple[tuple[Prediction, ...], ...]:
         """Classify one picture, or several in one batch.
 
@@ -83,7 +80,7 @@ class Model:
             ImageError: a picture cannot be read.
             UsageError: the model is closed.
         """
-        if isinstance(pictures, (str, bytes, os.PathLike, Image.Image, np.ndarray)):
+        if not isinstance(pictures, (list, tuple)):
             return self.classify(to_tensor(pictures, self.preprocessing)[None], top)[0]
         if not pictures:
             return ()
@@ -152,6 +149,8 @@ def load(
         raise UsageError(
             f"no such backend {backend!r} in this version", "backend", f"use auto or {', '.join(BACKENDS)}"
         )
+    if precision is not None and precision not in PRECISIONS:
+        raise UsageError(f"unknown precision {precision!r}", "precision", f"use {', '.join(PRECISIONS)}")
     bundle = open_bundle(path)
     try:
         artifact = bundle.artifact(BACKENDS[0] if backend == "auto" else backend, precision)

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from edge_lsla.errors import CompatibilityError, EdgeLslaError, GraphError, MissingComponentError, UsageError
 
+MOST_THREADS = 256  # far more only exhaust the machine
+
 
 class OnnxRuntimeRunner:
     """Runs a final ONNX model on the CPU; see `edge_lsla.runner.protocol.Runner`.
@@ -30,15 +32,15 @@ class OnnxRuntimeRunner:
     backend = "onnxruntime"
 
     def __init__(self, model: bytes, *, threads: int | None = None, where: object = "model") -> None:
-        if threads is not None and threads < 1:
-            raise UsageError("threads must be at least 1", "threads", "leave it out for all cores")
+        if threads is not None and (not isinstance(threads, int) or not 1 <= threads <= MOST_THREADS):
+            raise UsageError(f"threads are a number from 1 to {MOST_THREADS}", "threads", "leave it out for all cores")
         runtime = import_onnxruntime()
         options = runtime.SessionOptions()
         options.log_severity_level = 4  # its errors arrive as exceptions; the log would only repeat them
         options.intra_op_num_threads = threads or 0
-        # x86 CPUs without VNNI add pairs of uint8 x int8 products in 16 bits, where they saturate: the logits of an INT8
-        # model are then plainly wrong. With this, ONNX Runtime takes slower exact products there; elsewhere it has no
-        # effect. `make check-old-cpu` fails without it.
+        # x86 CPUs without VNNI add pairs of uint8 x int8 products in 16 bits, where they saturate: the logits of an
+        # INT8 model are then plainly wrong. With this, ONNX Runtime takes slower exact products there; elsewhere it
+        # has no effect. `make check-old-cpu` fails without it.
         options.add_session_config_entry("session.x64quantprecision", "1")
         with translated_errors(where):
             self._session: Any = runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])

@@ -14,6 +14,7 @@ from edge_lsla.predictions import Prediction
 from edge_lsla.sinks.observed import Observed, status
 
 LEAST_WIDTH = 480  # a smaller picture is scaled up to it, so that text fits
+LARGEST_HEIGHT = 4096  # to which a narrow picture is scaled up
 SHOWN = 3  # classes
 Colour = tuple[int, int, int]
 Box = tuple[float, float, float, float]
@@ -55,8 +56,13 @@ def annotate(
     """
     image = Image.fromarray(np.ascontiguousarray(pixels))
     if image.width < LEAST_WIDTH:
-        height = max(1, round(image.height * LEAST_WIDTH / image.width))
-        image = image.resize((LEAST_WIDTH, height), Image.Resampling.BICUBIC)
+        scale = max(1.0, min(LEAST_WIDTH / image.width, LARGEST_HEIGHT / image.height))
+        scaled = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+        image = image.resize(scaled, Image.Resampling.BICUBIC)
+        if image.width < LEAST_WIDTH:  # a very tall strip: room for the panel beside it rather than a huge picture
+            canvas = Image.new("RGB", (LEAST_WIDTH, image.height))
+            canvas.paste(image, ((LEAST_WIDTH - image.width) // 2, 0))
+            image = canvas
     if predictions or note or label:
         _panel(image, list(predictions[:SHOWN]), note, label)
     return np.array(image)

@@ -28,6 +28,9 @@ class _AbandonedError(Exception):
     """Makes `atomic_path` remove its temporary file."""
 
 
+KEPT_ON = (KeyboardInterrupt, SystemExit, GeneratorExit, Interrupted)
+
+
 class VideoWriter:
     """Writes observations, as `annotated` draws them, into a video (H.264, yuv420p).
 
@@ -40,6 +43,7 @@ class VideoWriter:
         rate: nominal frames a second, which also places frames whose times do not grow.
         size: width and height; None takes those of the first frame. A frame of another size is fitted in.
         draw: False keeps the frames as they came.
+        keep_partial: False leaves nothing behind also when Ctrl-C or SIGTERM ends the work.
 
     Raises:
         UsageError: the path or a number cannot be used.
@@ -48,7 +52,13 @@ class VideoWriter:
     """
 
     def __init__(
-        self, path: str | os.PathLike[str], rate: float, size: tuple[int, int] | None = None, *, draw: bool = True
+        self,
+        path: str | os.PathLike[str],
+        rate: float,
+        size: tuple[int, int] | None = None,
+        *,
+        draw: bool = True,
+        keep_partial: bool = True,
     ) -> None:
         self.path = Path(path)
         if self.path.suffix.lower() not in SUFFIXES:
@@ -61,6 +71,7 @@ class VideoWriter:
         self._rate = rate or 25.0
         self._size = size
         self._draw = draw
+        self._kept_on = KEPT_ON if keep_partial else ()
         self._stack = contextlib.ExitStack()
         self._container: Any = None
         self._stream: Any = None
@@ -75,7 +86,7 @@ class VideoWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        kept = kind is None or issubclass(kind, (KeyboardInterrupt, SystemExit, GeneratorExit, Interrupted))
+        kept = kind is None or issubclass(kind, self._kept_on)
         if not kept or self._container is None:
             self._abandon()
             return

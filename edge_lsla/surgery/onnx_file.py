@@ -24,6 +24,8 @@ def read_onnx(path: str | os.PathLike[str]) -> ModelProto:
         size = path.stat().st_size
         if path.is_dir():
             raise GraphError("this is a folder, not an ONNX file", path, "give the file")
+        if not path.is_file():
+            raise GraphError("not a regular file", path, "give an ONNX file")
         if size > LARGEST_BYTES:
             raise GraphError("the file is larger than an ONNX file can be", path, "keep its weights in external data")
         data = path.read_bytes()

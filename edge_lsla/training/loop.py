@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from edge_lsla.atomic import atomic_path, write_text
 from edge_lsla.data.folders import PictureSet
-from edge_lsla.errors import DatasetError, EdgeLslaError
+from edge_lsla.errors import CheckpointError, DatasetError, EdgeLslaError
 from edge_lsla.model.checkpoint import save_checkpoint
 from edge_lsla.model.config import VitLslaConfig
 from edge_lsla.model.vit_lsla import VitLsla
@@ -168,7 +168,12 @@ class _Run:
         self.amp = _amp_type(settings.amp, device)
         self.scaler = torch.amp.GradScaler(device, enabled=self.amp is torch.float16)
         if (folder / "state.pt").exists():
-            self._restore(load_state(folder / "state.pt", self.description))
+            try:
+                self._restore(load_state(folder / "state.pt", self.description))
+            except (KeyError, RuntimeError, ValueError, TypeError) as error:
+                raise CheckpointError(
+                    "training state lacks a part", folder / "state.pt", "start anew in another folder"
+                ) from error
 
     @property
     def epoch(self) -> int:
@@ -238,7 +243,7 @@ class _Run:
             "seconds": round(seconds, 1),
         }
         self.history.append(row)
-        if top1 > self.best["best_top1"]:
+        if top1 >= self.best["best_top1"]:  # of equals the later one, whose average is the calmer
             self.best = {"best_top1": top1, "best_epoch": epoch}
             self._save_weights("best.safetensors", row)
         self._save_weights("last.safetensors", row)

@@ -45,24 +45,24 @@ class TrainSettings:
 
     def __post_init__(self) -> None:
         checks = {
-            "epochs": self.epochs >= 1,
-            "batch_size": self.batch_size >= 1,
+            "epochs": 1 <= self.epochs <= 100_000,
+            "batch_size": 1 <= self.batch_size <= 1_000_000,
             "learning_rate": 0 < self.learning_rate < 1,
             "final_learning_rate": 0 <= self.final_learning_rate <= self.learning_rate,
             "weight_decay": 0 <= self.weight_decay < 1,
-            "warmup_epochs": self.warmup_epochs >= 0,
+            "warmup_epochs": 0 <= self.warmup_epochs <= 100_000,
             "label_smoothing": 0 <= self.label_smoothing < 1,
-            "mixup": self.mixup >= 0,
-            "cutmix": self.cutmix >= 0,
+            "mixup": 0 <= self.mixup <= 100,
+            "cutmix": 0 <= self.cutmix <= 100,
             "mix_probability": 0 <= self.mix_probability <= 1,
             "crop_scale": 0 < self.crop_scale <= 1,
             "rotation": 0 <= self.rotation <= 180,
             "colour_jitter": 0 <= self.colour_jitter < 1,
             "erase": 0 <= self.erase <= 1,
-            "clip_norm": self.clip_norm > 0,
+            "clip_norm": 0 < self.clip_norm <= 1e6,
             "ema": 0 <= self.ema < 1,
             "amp": self.amp in AMP,
-            "seed": self.seed >= 0,
+            "seed": 0 <= self.seed < 2**31,
             "workers": self.workers >= 0,
             "cache_mb": self.cache_mb >= 0,
         }
@@ -113,7 +113,9 @@ def changed(recipe: TrainSettings, changes: list[str]) -> TrainSettings:
         try:
             values[name] = _TRUTH[text.lower()] if isinstance(old, bool) else type(old)(text)
         except (ValueError, KeyError) as error:
-            raise UsageError(f"not a {type(old).__name__}", f"--set {change}", "correct the value") from error
+            raise UsageError(
+                f"not a value for {name}, which is now {old!r}", f"--set {change}", "correct the value"
+            ) from error
     return dataclasses.replace(recipe, **values)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from edge_lsla.atomic import atomic_path
-from edge_lsla.errors import CheckpointError
+from edge_lsla.errors import CheckpointError, EdgeLslaError
 
 FORMAT = 1
 
@@ -16,7 +16,11 @@ FORMAT = 1
 def save_state(path: Path, state: dict[str, Any]) -> None:
     """Write the state atomically; values are tensors, numbers, texts, lists and dictionaries."""
     with atomic_path(path) as temporary:
-        torch.save({"format": FORMAT, **state}, temporary)
+        try:
+            torch.save({"format": FORMAT, **state}, temporary)
+        except RuntimeError as error:
+            reason = str(error).splitlines()[0]
+            raise EdgeLslaError("cannot write", path, f"free some space or choose another folder ({reason})") from error
 
 
 def load_state(path: Path, must_match: dict[str, Any]) -> dict[str, Any]:

@@ -100,7 +100,7 @@ def test_binary_and_missing_files_and_extra_fields_are_refused(path: Path) -> No
     with pytest.raises(RangesError, match="cannot be read"):
         Ranges.load(path)
     path.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(RangesError, match="not JSON"):
+    with pytest.raises(RangesError, match=r"not UTF-8"):
         Ranges.load(path)
     GOOD.save(path)
     path.write_text(json.dumps({**json.loads(path.read_text()), "extra": 1}))

@@ -109,7 +109,7 @@ def test_a_key_map_renames(tmp_path: Path, weights: dict[str, torch.Tensor]) -> 
     assert same(load_checkpoint(tmp_path / "x.pt", config=TINY, key_map=key_map).model, weights)
     for text in ("[]", "{", '{"(": ""}', '{".*": "same"}', r'{"stem.*": "\\9"}'):
         key_map.write_text(text)
-        with pytest.raises(UsageError, match="key map cannot be used"):
+        with pytest.raises(UsageError, match="key map"):
             load_checkpoint(tmp_path / "x.pt", config=TINY, key_map=key_map)
 
 
