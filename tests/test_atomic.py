@@ -46,3 +46,21 @@ def test_a_missing_folder_a_folder_as_output_and_a_forbidden_folder_are_usage_er
         tmp_path.chmod(0o500)
         with pytest.raises(UsageError, match="no permission"), atomic_path(tmp_path / "a.txt"):
             pytest.fail("must not get here")
+
+
+def test_what_a_killed_writer_left_is_removed_and_a_living_ones_is_not(tmp_path: Path) -> None:
+    old, young, other = (tmp_path / name for name in (".a.txt.01234567.part.txt", ".a.txt.89abcdef.part.txt",
+                                                      ".b.txt.01234567.part.txt"))  # fmt: skip
+    for path in (old, young, other):
+        path.touch()
+    for path in (old, other):
+        os.utime(path, (0, 0))
+    write_text(tmp_path / "a.txt", "new")
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([young.name, other.name, "a.txt"])
+
+
+def test_devices_and_pipes_are_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for target in (tmp_path / "pipe", Path("/dev/null")):
+        with pytest.raises(UsageError, match="device or a pipe"), atomic_path(target):
+            pytest.fail("must not get here")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import functools
 from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
@@ -12,6 +14,10 @@ from numpy.typing import NDArray
 
 from edge_lsla.errors import CompatibilityError, EdgeLslaError, GraphError, MissingComponentError, UsageError
 
+# One MatMulInteger of a (uint8) and b (int8), as ONNX, so that the runner needs no onnx; a test writes it again.
+PRODUCT = base64.b64decode(
+    "CAgSADpCChgKAWEKAWISAXkiDU1hdE11bEludGVnZXISBXByb2JlWgkKAWESBAoCCAJaCQoBYhIECgIIA2IJCgF5EgQKAggGQgQKABAN"
+)
 MOST_THREADS = 256  # far more only exhaust the machine
 
 
@@ -38,10 +44,9 @@ class OnnxRuntimeRunner:
         options = runtime.SessionOptions()
         options.log_severity_level = 4  # its errors arrive as exceptions; the log would only repeat them
         options.intra_op_num_threads = threads or 0
-        # x86 CPUs without VNNI add pairs of uint8 x int8 products in 16 bits, where they saturate: the logits of an
-        # INT8 model are then plainly wrong. With this, ONNX Runtime takes slower exact products there; elsewhere it
-        # has no effect. `make check-old-cpu` fails without it.
-        options.add_session_config_entry("session.x64quantprecision", "1")
+        if b"QuantizeLinear" in model and integer_products_saturate():
+            # Slower, and exact; elsewhere it would only be slower.
+            options.add_session_config_entry("session.x64quantprecision", "1")
         with translated_errors(where):
             self._session: Any = runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
@@ -86,6 +91,22 @@ class OnnxRuntimeRunner:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+@functools.lru_cache(maxsize=1)
+def integer_products_saturate() -> bool:
+    """Say whether this CPU gets uint8 x int8 products wrong, by trying one.
+
+    x86 CPUs without VNNI add pairs of such products in 16 bits, where they saturate, and the logits of an INT8 model are
+    then plainly wrong. `make check-old-cpu` shows it on an emulated one.
+    """
+    runtime = import_onnxruntime()
+    options = runtime.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = 1
+    session = runtime.InferenceSession(PRODUCT, options, providers=["CPUExecutionProvider"])
+    left, right = np.full((4, 64), 255, np.uint8), np.full((64, 16), 127, np.int8)
+    return bool((session.run(None, {"a": left, "b": right})[0] != 64 * 255 * 127).any())
 
 
 def import_onnxruntime() -> Any:

@@ -88,6 +88,19 @@ def test_the_wrong_questions(bundle: Path) -> None:
         load(bundle, backend="tensorrt")
 
 
+def test_the_product_that_is_tried_is_what_its_comment_says() -> None:
+    from onnx import TensorProto, helper
+
+    from edge_lsla.runner.onnxruntime import PRODUCT, integer_products_saturate
+
+    tensors = [helper.make_tensor_value_info(name, kind, None) for name, kind in
+               (("a", TensorProto.UINT8), ("b", TensorProto.INT8), ("y", TensorProto.INT32))]  # fmt: skip
+    graph = helper.make_graph([helper.make_node("MatMulInteger", ["a", "b"], ["y"])], "probe", tensors[:2], tensors[2:])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8, producer_name="")
+    assert model.SerializeToString(deterministic=True) == PRODUCT
+    assert integer_products_saturate() in (True, False)  # whichever this CPU is, the trial itself runs
+
+
 def test_verify_refuses_other_numbers(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from edge_lsla.runner import onnxruntime as module
 
