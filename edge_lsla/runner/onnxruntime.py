@@ -97,8 +97,8 @@ class OnnxRuntimeRunner:
 def integer_products_saturate() -> bool:
     """Say whether this CPU gets uint8 x int8 products wrong, by trying one.
 
-    x86 CPUs without VNNI add pairs of such products in 16 bits, where they saturate, and the logits of an INT8 model are
-    then plainly wrong. `make check-old-cpu` shows it on an emulated one.
+    x86 CPUs without VNNI add pairs of such products in 16 bits, where they saturate, and the logits of an INT8 model
+    are then plainly wrong. `make check-old-cpu` shows it on an emulated one.
     """
     runtime = import_onnxruntime()
     options = runtime.SessionOptions()
