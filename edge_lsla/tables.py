@@ -75,16 +75,16 @@ def accuracy(score: Score) -> RenderableType:
 def demo_results(rows: Sequence[Mapping[str, Any]], images: int) -> RenderableType:
     """Lay FP32 and INT8 side by side."""
     table = Table(title=f"demo model on {images} pictures of an artist it never saw", title_justify="left")
-    for column in ("precision", "size", "top-1", "95 % interval", "agrees with fp32", "latency, one image"):
+    for column in ("precision", "size", "top-1 %", "95 % interval", "= fp32 %", "latency"):
         table.add_column(column, justify="left" if column == "precision" else "right")
     for row in rows:
         low, high = row["interval"]
         table.add_row(
             row["precision"],
             f"{row['bytes'] / 1e6:.2f} MB",
-            f"{row['top1']:.2f} %",
-            f"{low:.1f} to {high:.1f} %",
-            f"{row['agreement']:.2f} %",
+            f"{row['top1']:.2f}",
+            f"{low:.1f} to {high:.1f}",
+            f"{row['agreement']:.2f}",
             f"{row['latency_ms']:.2f} ms",
         )
     return table
