@@ -205,6 +205,7 @@ def fuse(
     check_output(output)
     fused, report = _fuse(read_onnx(model), model)
     write_bytes(output, fused.SerializeToString(deterministic=True))
+    say().print(f"written: {output}")
     return {
         "output": str(output),
         "fused": len(report.fused),
