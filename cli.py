@@ -8,22 +8,27 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import hashlib
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
-import numpy as np
-import typer
+try:
+    import numpy as np
+    import typer
+except ImportError as missing:
+    sys.exit(f"error: {missing.name} is missing: this Python; run make demo once, then use .venv/bin/python")
 
 from edge_lsla import __version__
 from edge_lsla import app as field
 from edge_lsla.app import Backend, Precision, Threads, app
 from edge_lsla.atomic import check_output, write_bytes
 from edge_lsla.console import progress, say, verb
-from edge_lsla.errors import BundleError, DatasetError, GraphError, UsageError
+from edge_lsla.errors import BundleError, DatasetError, EdgeLslaError, GraphError, UsageError
 from edge_lsla.timing import medians_ms
 
 if TYPE_CHECKING:
@@ -138,6 +143,12 @@ def train(
         raise UsageError(f"no such device {device!r}", "--device", "use auto, cpu or cuda")
     chosen = changed(RECIPES[recipe], settings or [])
     training, validation = load_split(data, "train"), load_split(data, "val")
+    if not training.divided:
+        raise DatasetError(
+            "data set is not divided, so nothing would be left to validate on",
+            data,
+            "put the class folders below train/ and val/",
+        )
     config = find_config(model).with_(classes=len(training.classes))
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -288,7 +299,9 @@ def build_engine(
         choose_pictures(data, images)  # what is wrong with the data is said before the work
     CalibrationSettings(method=method)
     chosen = _check_backend(backend)
-    read = _read_source(source, model, key_map, labels)
+    if data is not None and "int8" not in precisions:
+        say().print("--data is used for int8 alone, which --precision does not name", style="yellow")
+    read = _with_class_names(_read_source(source, model, key_map, labels), data)
     manifest, fidelity = _build_bundle(read, output, precisions, Calibrate(data, method, images) if data else None)
     size = output.stat().st_size
     say().print(f"{output}: {', '.join(one.name for one in manifest.artifacts)}, {size / 1e6:.2f} MB")
@@ -319,9 +332,10 @@ def evaluate(
     from edge_lsla.tables import accuracy
 
     pictures = load_split(data, split).matching(match)
+    if not pictures.divided:
+        say().print(f"{data} is not divided into splits: all of its pictures are used", style="yellow")
     with field.opened(engine, backend, precision, threads) as model:
-        if pictures.classes != model.labels:
-            raise DatasetError("data set and bundle differ in their classes", data, "give both the same classes.txt")
+        pictures = pictures.ordered_as(model.labels)
         results = field.classify_all(model, pictures.paths, batch)
     score = Score.of(results, pictures.labels, model.labels)
     say().print(accuracy(score))
@@ -342,6 +356,9 @@ def demo(
     _make_folder(output)
     bundle = output / "pests.lsla"
     _build_demo(bundle)
+    with contextlib.suppress(EdgeLslaError):  # `infer` would build it again
+        _make_folder(_cached_demo().parent)
+        write_bytes(_cached_demo(), bundle.read_bytes())
     held_out = load_split(DEMO, "heldout")
     rows, answers, models = [], {}, {}
     with contextlib.ExitStack() as stack:
@@ -369,17 +386,16 @@ def demo(
         field.watch_source(models["int8"], str(DEMO / "pests.mp4"), SourceSettings(), save=video, quiet=True)
     say().print(demo_results(rows, len(held_out)))
     say().print(f"bundle:   {bundle}\npictures: {picture}\nvideo:    {video}")
-    say().print("now try:  python cli.py infer camera   (or: infer image PICTURE)")
+    python = os.path.relpath(sys.executable) if sys.executable.startswith(str(Path.cwd())) else "python"
+    say().print(f"now try:  {python} cli.py infer camera   (without a camera: infer camera synthetic)")
     return {"bundle": str(bundle), "results": rows, "picture": str(picture), "video": str(video)}
 
 
 def demo_engine() -> Path:
     """Return the demo bundle from the user's cache, built on first use."""
     from edge_lsla.bundle import open_bundle
-    from edge_lsla.model.checkpoint import file_sha256
 
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edge-lsla"
-    bundle = cache / f"demo-{__version__}-{file_sha256(DEMO_WEIGHTS)[:12]}.lsla"
+    bundle = _cached_demo()
     if bundle.exists():
         try:
             open_bundle(bundle).close()
@@ -387,12 +403,18 @@ def demo_engine() -> Path:
             bundle.unlink()  # it is only a cache
     if not bundle.exists():
         say().print(f"no --engine given: building the demo bundle, once, as {bundle}")
-        _make_folder(cache)
+        _make_folder(bundle.parent)
         _build_demo(bundle)
     return bundle
 
 
 field.demo_engine = demo_engine
+
+
+def _cached_demo() -> Path:
+    weights = hashlib.sha256(DEMO_WEIGHTS.read_bytes()).hexdigest()
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edge-lsla"
+    return cache / f"demo-{__version__}-{weights[:12]}.lsla"
 
 
 def _make_folder(folder: Path) -> None:
@@ -438,6 +460,24 @@ def _read_source(
     if not any(is_attention(node) for node in graph.graph.node):
         graph, _ = _fuse(graph, source)
     return Source(source, graph, description, digests)
+
+
+def _with_class_names(source: Source, data: Path | None) -> Source:
+    """Take class names from the data set where the model came without any and the counts agree."""
+    from edge_lsla.data.folders import load_split
+
+    labels = source.description.labels
+    if labels != tuple(f"class {index}" for index in range(len(labels))):
+        return source
+    found: tuple[str, ...] = ()
+    if data is not None:
+        with contextlib.suppress(DatasetError):  # unlabelled pictures have no names to give
+            found = load_split(data, "train").classes
+    if len(found) != len(labels):
+        say().print("no class names: they are called class 0, class 1, …; give --labels FILE", style="yellow")
+        return source
+    say().print(f"class names taken from {data}: {', '.join(found[:5])}, …; give --labels FILE if their order differs")
+    return dataclasses.replace(source, description=dataclasses.replace(source.description, labels=found))
 
 
 def _fuse(graph: ModelProto, path: Path) -> tuple[ModelProto, FuseReport]:

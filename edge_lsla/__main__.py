@@ -11,7 +11,7 @@ def main() -> None:
         import rich  # noqa: F401  # only looked for
         import typer  # noqa: F401  # only looked for
     except ImportError as error:
-        print(f"error: {error.name} is missing: the command line; pip install 'edge-lsla[cli]'", file=sys.stderr)
+        print(f"error: {error.name} is missing: the command line; pip install typer rich", file=sys.stderr)
         sys.exit(3)
     from edge_lsla import app
 

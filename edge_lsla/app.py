@@ -407,4 +407,4 @@ def _write_table(path: Path, results: list[Any]) -> None:
 
 def main() -> None:
     """Run the console script."""
-    run(app)
+    run(app, "" if demo_engine else "; training and building are in a checkout: python cli.py")

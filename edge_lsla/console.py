@@ -81,8 +81,12 @@ def verb(app: typer.Typer, name: str) -> Callable[[Callable[..., dict[str, Any]]
     return decorate
 
 
-def run(app: typer.Typer) -> None:
-    """Run the command line: usage errors too are one line, exit code 2, and JSON where it was asked for."""
+def run(app: typer.Typer, other_verbs: str = "") -> None:
+    """Run the command line: usage errors too are one line, exit code 2, and JSON where it was asked for.
+
+    Args:
+        other_verbs: where else an unknown verb may be found.
+    """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal without our letters must not end the work
@@ -99,7 +103,11 @@ def run(app: typer.Typer) -> None:
             raise
         context = getattr(error, "ctx", None)
         name = context.command_path.partition(" ")[2] if context else ""
+        if not error.format_message().strip(": ") or type(error).__name__ == "NoArgsIsHelpError":
+            sys.exit(2)  # the help was shown
         remedy = f"see --help of {name}" if name else "see --help"
+        if "No such command" in error.format_message():
+            remedy += other_verbs
         code, result = _failed(UsageError(error.format_message().rstrip("."), name or None, remedy), False)
         if "--json" in sys.argv:
             code = _answer(name, code, result)

@@ -46,12 +46,12 @@ def examine() -> tuple[Check, ...]:
         _package("onnxruntime", "ONNX Runtime (backend onnxruntime)", True, "pip install onnxruntime"),
         _cpu(),
         _disk(),
-        _package("av", "PyAV (videos, streams, cameras)", False, "pip install 'edge-lsla[camera]'"),
-        _package("cv2", "OpenCV (preview window)", False, "pip install 'edge-lsla[camera]'"),
+        _package("av", "PyAV (videos, streams, cameras)", False, "pip install av opencv-python"),
+        _package("cv2", "OpenCV (preview window)", False, "pip install av opencv-python"),
         _display(),
         _cameras(),
-        _package("torch", "PyTorch (checkpoints, training)", False, "pip install 'edge-lsla[toolkit]'"),
-        _package("onnx_graphsurgeon", "onnx-graphsurgeon (fuse)", False, "pip install 'edge-lsla[toolkit]'"),
+        _package("torch", "PyTorch (checkpoints, training)", False, "in a checkout: make demo sets it up"),
+        _package("onnx_graphsurgeon", "onnx-graphsurgeon (fuse)", False, "in a checkout: make demo sets it up"),
         _gpu(),
     ]
     return tuple(checks)

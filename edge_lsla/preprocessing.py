@@ -174,7 +174,9 @@ def _source(picture: object, where: str) -> Any:
         return io.BytesIO(picture)
     if not isinstance(picture, (str, os.PathLike)):
         raise ImageError(
-            f"a {type(picture).__name__} is no picture", where, "give a path, bytes, a Pillow image or a uint8 array"
+            f"an object of type {type(picture).__name__} is no picture",
+            where,
+            "give a path, bytes, a Pillow image or a uint8 array",
         )
     if Path(picture).exists() and not Path(picture).is_dir() and not Path(picture).is_file():
         raise ImageError("not a regular file", where, "give a picture file")

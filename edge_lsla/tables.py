@@ -32,7 +32,7 @@ def passport(bundle: Bundle) -> RenderableType:
         + ", ".join(f"{name} {value.max_abs:.3g}" for name, value in manifest.golden.tolerance.items()),
     }
     for name, text in rows.items():
-        facts.add_row(name, text)
+        facts.add_row(name, Text(text, overflow="fold"))
     artifacts = Table(title="artifacts, preferred one first", title_justify="left")
     for column in ("name", "precision", "int8 layers", "targets", "size"):
         artifacts.add_column(column, no_wrap=column == "name")

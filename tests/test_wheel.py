@@ -43,7 +43,7 @@ def test_without_typer_the_command_says_what_to_install() -> None:
     result = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 3
     assert result.stderr.startswith("error: ")
-    assert "edge-lsla[cli]" in result.stderr
+    assert "pip install typer rich" in result.stderr
 
 
 def test_the_embedding_needs_nothing_else(tmp_path: Path, pictures: Path, checkpoint: Path) -> None:

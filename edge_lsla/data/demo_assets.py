@@ -79,7 +79,7 @@ def _film(artwork: list[Artwork], path: Path) -> None:
     try:
         import av
     except ImportError as error:
-        raise MissingComponentError("PyAV is missing", "av", "pip install 'edge-lsla[camera]'") from error
+        raise MissingComponentError("PyAV is missing", "av", "pip install av opencv-python") from error
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=RATE)
         stream.width = stream.height = VIDEO_SIDE

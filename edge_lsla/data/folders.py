@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import fnmatch
 import hashlib
 import json
@@ -24,11 +25,13 @@ class PictureSet:
         paths: one file a picture, in a fixed order.
         labels: the class index of each picture.
         classes: class names, by index.
+        divided: False where the data set has no splits, so that any split asked for is all of it.
     """
 
     paths: tuple[Path, ...]
     labels: tuple[int, ...]
     classes: tuple[str, ...]
+    divided: bool = True
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -42,7 +45,25 @@ class PictureSet:
         kept = [(p, label) for p, label in zip(self.paths, self.labels) if fnmatch.fnmatch(p.name, pattern)]
         if not kept:
             raise DatasetError("no picture's name fits", pattern, "correct the pattern")
-        return PictureSet(tuple(p for p, _ in kept), tuple(label for _, label in kept), self.classes)
+        paths, labels = tuple(p for p, _ in kept), tuple(label for _, label in kept)
+        return dataclasses.replace(self, paths=paths, labels=labels)
+
+    def ordered_as(self, classes: tuple[str, ...]) -> PictureSet:
+        """Return the same pictures, labelled by their class's place in another order of the same names.
+
+        Raises:
+            DatasetError: a name is missing on either side.
+        """
+        only_here, only_there = sorted(set(self.classes) - set(classes)), sorted(set(classes) - set(self.classes))
+        if only_here or only_there:
+            parts = [f"only in the {side}: {', '.join(names[:6])}" for names, side in
+                     ((only_here, "data set"), (only_there, "bundle")) if names]  # fmt: skip
+            raise DatasetError(
+                "data set and bundle differ in their classes", "; ".join(parts), "give both the same names"
+            )
+        place = {name: index for index, name in enumerate(classes)}
+        labels = tuple(place[self.classes[label]] for label in self.labels)
+        return dataclasses.replace(self, labels=labels, classes=classes)
 
     def digest(self) -> str:
         """Return a SHA-256 over names, labels and classes, hexadecimal; the folder may have moved."""
@@ -54,7 +75,7 @@ def load_split(root: Path, split: str) -> PictureSet:
     """Read one split of a data set.
 
     Known layouts: IP102's (`images/`, `train.txt`, `val.txt`, `test.txt` with "name label" lines, `classes.txt`), and
-    a folder per class, below `root/<split>` where that exists, else below `root` itself (then every split is the same).
+    a folder per class, below `root/<split>` where that exists, else below `root` itself, which is then not divided.
 
     Raises:
         DatasetError: the folder is missing, empty, or in no layout known here; a list names a missing picture or an
@@ -96,7 +117,7 @@ def _folder_per_class(folder: Path, root: Path) -> PictureSet:
     if not paths:
         suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
         raise DatasetError("no picture found", folder, f"the files must end in {suffixes}")
-    return PictureSet(tuple(paths), tuple(labels), classes)
+    return PictureSet(tuple(paths), tuple(labels), classes, divided=folder != root)
 
 
 def read_classes(path: Path) -> tuple[str, ...]:

@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import safe_open
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from edge_lsla.atomic import atomic_path
 from edge_lsla.data.folders import read_classes
 from edge_lsla.description import Description
-from edge_lsla.errors import CheckpointError, EdgeLslaError, UsageError
+from edge_lsla.errors import CheckpointError, UsageError
 from edge_lsla.model.config import VitLslaConfig, find_config
 from edge_lsla.model.vit_lsla import VitLsla
 from edge_lsla.preprocessing import Preprocessing
@@ -64,10 +64,8 @@ def save_checkpoint(
     }
     tensors = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
     with atomic_path(path) as temporary:
-        try:
-            save_file(tensors, temporary, {METADATA: json.dumps(header, sort_keys=True)})
-        except SafetensorError as error:
-            raise EdgeLslaError("cannot write", path, f"{error}; free some space or choose another output") from error
+        # Not save_file: it puts a file of its own, readable by its owner alone, in the place of ours.
+        temporary.write_bytes(save(tensors, {METADATA: json.dumps(header, sort_keys=True)}))
 
 
 def load_checkpoint(

@@ -185,7 +185,7 @@ def _open(address: Address, settings: SourceSettings) -> tuple[Any, Any]:
         import av
     except ImportError as error:
         raise MissingComponentError(
-            "videos and cameras need PyAV", None, "install it with `pip install 'edge-lsla[camera]'`"
+            "videos and cameras need PyAV", None, "install it with `pip install av opencv-python`"
         ) from error
     target, options, timeout = address.target, {}, (settings.open_timeout, settings.read_timeout)
     form = None

@@ -71,7 +71,9 @@ class OnnxRuntimeRunner:
             raise UsageError("runner is closed", self._where, "open the bundle again")
         if images.dtype != np.float32 or images.ndim != 4 or images.shape[1:] != (3, size, size):
             raise UsageError(
-                f"images are {images.dtype} {list(images.shape)}", self._where, f"give float32 [N, 3, {size}, {size}]"
+                f"images are {images.dtype} {list(images.shape)}",
+                self._where,
+                f"they must be float32 [N, 3, {size}, {size}]",
             )
         with translated_errors(self._where):
             return session.run(["logits"], {"images": images})[0]  # type: ignore[no-any-return]  # untyped library

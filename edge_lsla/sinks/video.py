@@ -177,7 +177,7 @@ def _import_av() -> Any:
         import av
     except ImportError as error:
         raise MissingComponentError(
-            "writing video needs PyAV", None, "install it with `pip install 'edge-lsla[camera]'`"
+            "writing video needs PyAV", None, "install it with `pip install av opencv-python`"
         ) from error
     return av
 

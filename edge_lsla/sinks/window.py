@@ -101,7 +101,7 @@ def _available(display: str, wayland: str) -> tuple[bool, str]:
     try:
         import cv2
     except ImportError:
-        return False, "OpenCV is not installed; `pip install 'edge-lsla[camera]'` brings it"
+        return False, "OpenCV is not installed; `pip install av opencv-python` brings it"
     framework = getattr(cv2, "currentUIFramework", lambda: "unknown")()
     if not framework:
         return False, "this OpenCV has no windows (opencv-python-headless); opencv-python has them"

@@ -103,16 +103,20 @@ def train(
     run = _Run(config, training, preprocessing, settings, folder, device)
     validation_set = PixelSet(validation, preprocessing, settings.cache_mb)
     while run.epoch < settings.epochs:
-        started, losses = time.monotonic(), []
+        started, losses, epoch = time.monotonic(), [], run.epoch + 1
+        if progress:
+            progress(run.step, run.total_steps, f"epoch {epoch}")
         for loss in run.steps():
             losses.append(loss)
             if progress:
-                progress(run.step, run.total_steps, f"epoch {run.epoch + 1} loss {np.mean(losses[-50:]):.3f}")
-            if stop():
+                progress(run.step, run.total_steps, f"epoch {epoch} loss {np.mean(losses[-50:]):.3f}")
+            if stop() and run.epoch < epoch:  # an epoch whose steps are done is finished first
                 run.save()
                 return run.summary(finished=False)
         top1 = evaluate(run.averaged, validation_set, settings, device)
         report(run.finish_epoch(losses, top1, time.monotonic() - started))
+        if stop() and run.epoch < settings.epochs:
+            return run.summary(finished=False)
     return run.summary(finished=True)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,16 @@ def load_state(path: Path, must_match: dict[str, Any]) -> dict[str, Any]:
         raise CheckpointError("training state is of another format", path, "start anew in another folder")
     for name, value in must_match.items():
         if state.get(name) != value:
-            raise CheckpointError(
-                f"training state is of a run with another {name}", path, "repeat its settings, or use another folder"
-            )
+            what = f"training state is of a run with other {name}{_difference(state.get(name), value)}"
+            raise CheckpointError(what, path, "repeat its settings, or use another folder")
     return state
+
+
+def _difference(old: object, new: str) -> str:
+    """Name the fields in which two descriptions differ, where they are JSON objects."""
+    try:
+        before, after = json.loads(str(old)), json.loads(new)
+        changes = [f"{key} {before.get(key)!r} -> {after[key]!r}" for key in after if before.get(key) != after[key]]
+    except (ValueError, AttributeError, TypeError):
+        return ""
+    return f" ({', '.join(changes)})"

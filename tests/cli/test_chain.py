@@ -156,3 +156,28 @@ def test_training_by_the_verb(command, pictures: Path, tmp_path: Path) -> None:
     result = command(*arguments)
     assert (result.code, result.json["finished"], result.json["epochs"]) == (0, True, 1)
     assert command("build-engine", tmp_path / "run" / "best.safetensors", "-o", tmp_path / "x.lsla").code == 0
+
+
+def test_a_data_set_without_splits_is_not_trained_on_and_evaluated_with_a_word(command, bundle: Path, pictures: Path,
+                                                                               tmp_path: Path) -> None:  # fmt: skip
+    refused = command("train", pictures / "train", "-o", tmp_path / "run", "--model", "vit_lsla_demo")
+    assert (refused.code, "not divided" in refused.err) == (2, True)
+    whole = command("evaluate", bundle, "--data", pictures / "test", "--json")
+    assert (whole.code, "not divided" in whole.err) == (0, True)
+    split = command("evaluate", bundle, "--data", pictures, "--json")
+    assert whole.json["top1"] == split.json["top1"]  # the folder's alphabetical order is matched by name
+
+
+def test_class_names_come_from_the_data_where_the_weights_have_none(command, checkpoint: Path, pictures: Path,
+                                                                    tmp_path: Path) -> None:  # fmt: skip
+    from edge_lsla.model.checkpoint import load_checkpoint, read_weights
+
+    torch.save(read_weights(checkpoint)[0], tmp_path / "plain.pt")
+    (tmp_path / "c.json").write_text(json.dumps(load_checkpoint(checkpoint).description.model))
+    arguments = ["build-engine", tmp_path / "plain.pt", "--model", tmp_path / "c.json"]
+    named = command(*arguments, "-o", tmp_path / "a.lsla", "--precision", "int8", "--data", pictures)
+    assert (named.code, "class names taken from" in named.out) == (0, True)
+    with load(tmp_path / "a.lsla") as model:
+        assert model.labels == ("ant", "bee", "lady beetle")
+    unnamed = command(*arguments, "-o", tmp_path / "b.lsla")
+    assert (unnamed.code, "no class names" in unnamed.out) == (0, True)

@@ -91,3 +91,16 @@ def test_numbers_are_dropped_only_where_they_run_from_one(tmp_path: Path) -> Non
     path = tmp_path / "classes.txt"
     path.write_text("7 spot ladybird\n2 spot ladybird\n")
     assert read_classes(path) == ("7 spot ladybird", "2 spot ladybird")
+
+
+def test_pictures_are_relabelled_by_name(pictures: Path) -> None:
+    test = load_split(pictures, "test")
+    turned = test.ordered_as(("lady beetle", "ant", "bee"))
+    assert [turned.classes[label] for label in turned.labels] == [test.classes[label] for label in test.labels]
+    with pytest.raises(DatasetError, match="only in the data set: bee; only in the bundle: wasp"):
+        test.ordered_as(("ant", "wasp", "lady beetle"))
+
+
+def test_a_flat_data_set_says_that_it_is_not_divided(pictures: Path) -> None:
+    assert load_split(pictures, "test").divided
+    assert not load_split(pictures / "test", "test").divided

@@ -216,7 +216,7 @@ def test_a_camera_that_falls_silent() -> None:
 
 def test_without_pyav_the_error_says_what_to_install(videos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "av", None)
-    with pytest.raises(MissingComponentError, match=r"pip install 'edge-lsla\[camera\]'"):
+    with pytest.raises(MissingComponentError, match=r"pip install av opencv-python"):
         open_source(str(videos / "plain.mp4"))
     with open_source("synthetic", SourceSettings(frames=2, rate=100)) as source:
         assert len(list(source)) == 2

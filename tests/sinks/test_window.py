@@ -61,7 +61,7 @@ def test_no_opencv(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cv2", None)
     able, reason = Window.available()
     assert not able
-    assert "edge-lsla[camera]" in reason
+    assert "pip install av opencv-python" in reason
 
 
 def test_a_display_that_is_gone_does_not_end_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
