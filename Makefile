@@ -42,7 +42,7 @@ demo-data: $(READY)  ## Draw the demo data set anew (needs npm; apt for the phot
 	$(BIN)/pip install -q -e '.[artwork]'
 	$(BIN)/python -m edge_lsla.data.demo -o output/demo-data
 
-demo-model: demo-data  ## Train the demo model anew: about an hour on two cores. Then copy best.safetensors to demo/.
+demo-model: demo-data  ## Train the demo model anew: demo/training.jsonl says how long. Then copy best.safetensors to demo/.
 	$(BIN)/python cli.py train output/demo-data -o output/demo-run --model vit_lsla_demo --recipe demo
 	$(BIN)/python -m edge_lsla.data.demo_assets output/demo-data -o demo
 

@@ -300,7 +300,9 @@ def build_engine(
     CalibrationSettings(method=method)
     chosen = _check_backend(backend)
     if data is not None and "int8" not in precisions:
-        say().print("--data is used for int8 alone, which --precision does not name", style="yellow")
+        say().print(
+            "nothing is calibrated without int8 in --precision: --data gives only the golden pictures", style="yellow"
+        )
     read = _with_class_names(_read_source(source, model, key_map, labels), data)
     manifest, fidelity = _build_bundle(read, output, precisions, Calibrate(data, method, images) if data else None)
     size = output.stat().st_size

@@ -91,14 +91,37 @@ def test_the_wrong_questions(bundle: Path) -> None:
 def test_the_product_that_is_tried_is_what_its_comment_says() -> None:
     from onnx import TensorProto, helper
 
-    from edge_lsla.runner.onnxruntime import PRODUCT, integer_products_saturate
+    from edge_lsla.runner.onnxruntime import PRODUCT
 
     tensors = [helper.make_tensor_value_info(name, kind, None) for name, kind in
                (("a", TensorProto.UINT8), ("b", TensorProto.INT8), ("y", TensorProto.INT32))]  # fmt: skip
     graph = helper.make_graph([helper.make_node("MatMulInteger", ["a", "b"], ["y"])], "probe", tensors[:2], tensors[2:])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8, producer_name="")
     assert model.SerializeToString(deterministic=True) == PRODUCT
-    assert integer_products_saturate() in (True, False)  # whichever this CPU is, the trial itself runs
+
+
+@pytest.mark.parametrize(("operator", "saturates"), [("MatMulInteger", False), ("Broken", True)])
+def test_a_cpu_that_multiplies_wrongly_is_told_by_its_product(
+    monkeypatch: pytest.MonkeyPatch, operator: str, saturates: bool
+) -> None:
+    """The trial against ONNX Runtime's exact product, and against one that is clipped as without VNNI."""
+    from edge_lsla.runner import onnxruntime as module
+
+    class Session:
+        def __init__(self, *arguments: object, **options: object) -> None:
+            pass
+
+        def run(self, names: None, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
+            pairs = inputs["a"].astype(np.int32)[:, :, None] * inputs["b"].astype(np.int32)[None]
+            sums = pairs.reshape(4, 32, 2, 16).sum(2)
+            return [(np.clip(sums, -32768, 32767) if operator == "Broken" else sums).sum(1)]
+
+    class Runtime:
+        SessionOptions = module.import_onnxruntime().SessionOptions
+        InferenceSession = Session
+
+    monkeypatch.setattr(module, "import_onnxruntime", lambda: Runtime)
+    assert module.integer_products_saturate.__wrapped__() is saturates
 
 
 def test_verify_refuses_other_numbers(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
