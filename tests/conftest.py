@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+
+# The kernels run in Triton's interpreter here. Triton reads this when it is first imported, which PyTorch may do for any
+# test; a subprocess that compiles kernels clears it.
+os.environ["TRITON_INTERPRET"] = "1"
 
 LABELS = ("ant", "bee", "lady beetle")
 
