@@ -137,15 +137,16 @@ class Tile:
 
 
 def _tile(variant: Variant) -> Tile:
-    """Choose the tile: all tokens where they fit, else the blocks that pad least, the larger of equals."""
+    """Choose the tile: all tokens where they fit, else blocks; what spills no register on any architecture."""
     smallest = 32 if variant.kernel == "quantised" else 16  # what a tensor core multiplies at once
     whole = max(smallest, 1 << (variant.tokens - 1).bit_length())
-    wide = variant.dtype == "fp32" or variant.head_width == 64
-    if whole <= TILE:
-        return Tile(whole, whole, max(1, whole // 16) * (2 if wide and whole == TILE else 1))
-    columns = 32
-    rows = 32 if variant.dtype == "fp32" else 64
-    return Tile(rows, columns, rows // 16 * (2 if variant.dtype == "fp32" else 1))
+    full = variant.dtype == "fp32"  # products run outside the tensor cores, their operands in more registers
+    if whole <= TILE and variant.kernel != "residual":
+        warps = max(1, whole // 16) * (2 if full or variant.head_width == 64 else 1)
+        return Tile(whole, whole, warps, stages=1 if full and variant.head_width == 64 else 2)
+    if full or variant.kernel == "quantised":
+        return Tile(min(32, whole), min(32, whole), 4, stages=1)
+    return Tile(min(64, whole), min(32, whole), min(4, max(1, whole // 16)))
 
 
 def parse(name: str) -> Variant:
