@@ -111,10 +111,10 @@ def random_case(variant: Variant, shape: Shape, seed: int, *, device: str = "cpu
 
 
 def calibrate(tensor: Tensor) -> Tensor:
-    """Return the int8 scale, float32 [1], that loses least of a tensor: some clipping costs less than a coarse step."""
+    """Return the int8 scale, a float32 scalar, that loses least of a tensor: some clipping costs less than a coarse step."""
 
     def lost(scale: Tensor) -> float:
         return float(((tensor / scale).round().clamp(-128, 127) * scale - tensor).square().sum())
 
     largest = tensor.abs().max() / 127
-    return min((largest * (1 - part / 40) for part in range(20)), key=lost).reshape(1).float()
+    return min((largest * (1 - part / 40) for part in range(20)), key=lost).float()
