@@ -3,17 +3,41 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+RUNTIMES := $(VENV)/runtimes
 
-.PHONY: demo test lint format benchmark soak check-old-cpu demo-data demo-model lock clean
+# Outside requirements.lock, because PyTorch's CUDA build wants another Triton: what compiles the plugin's kernels, with
+# an assembler for CUDA 12 drivers (JetPack 6) and one for Thor.
+KERNEL_TOOLS := triton==3.6.0 nvidia-cuda-nvcc-cu12==12.6.85 nvidia-cuda-nvcc==13.0.88
+# TensorRT without a GPU: its plugin registry in three versions, and the parser and builder of TensorRT for RTX.
+LEAN := 10.16.1.11 11.0.0.114 11.4.0.106
+RTX := 1.7.1.116
+
+.PHONY: demo test runtimes gpu-check lint format benchmark soak check-old-cpu demo-data demo-model lock clean
 
 demo: $(READY)  ## Run the main job on the shipped model: checkpoint to INT8 bundle, pictures and a video.
 	$(BIN)/python cli.py demo -o output/demo
 
 test: $(READY)  ## Lint, type-check and run every test that this machine can.
+	-@$(MAKE) --no-print-directory runtimes
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadscope
+
+runtimes: $(READY)  ## Install the TensorRT runtimes that tests load the plugin into, each in a folder of its own (0.5 GB).
+	@for version in $(LEAN); do $(MAKE) --no-print-directory $(RUNTIMES)/tensorrt-lean-$$version || exit 1; done
+	@$(MAKE) --no-print-directory $(RUNTIMES)/tensorrt-rtx-$(RTX)
+
+$(RUNTIMES)/tensorrt-lean-%:
+	$(BIN)/pip install -q --no-deps --target $@.part tensorrt-lean-cu13-bindings==$* tensorrt-lean-cu13-libs==$*
+	mv $@.part $@
+
+$(RUNTIMES)/tensorrt-rtx-%:
+	$(BIN)/pip install -q --no-deps --target $@.part tensorrt-rtx-cu13==$* tensorrt-rtx-cu13-bindings==$* tensorrt-rtx-cu13-libs==$*
+	mv $@.part $@
+
+gpu-check: $(READY)  ## On a machine with a CUDA GPU: every kernel against float64, and its times beside PyTorch's.
+	$(BIN)/python -m plugins.gpu.check --output benchmarks/results
 
 lint: $(READY)  ## The quick half of `test`.
 	$(BIN)/ruff format --check .
@@ -61,5 +85,6 @@ $(READY): requirements.lock pyproject.toml
 	$(BIN)/pip install -q --upgrade pip
 	$(BIN)/pip install -q torch==2.13.0
 	$(BIN)/pip install -q -r requirements.lock
+	$(BIN)/pip install -q --no-deps $(KERNEL_TOOLS)
 	$(BIN)/pip install -q --no-deps -e .
 	touch $(READY)

@@ -50,6 +50,7 @@ INT8_SLACK = 0.25  # of the logits' spread: rounding may go either way at each Q
 
 model_app = typer.Typer(help="Look at model architectures.", no_args_is_help=True)
 app.add_typer(model_app, name="model")
+app.add_typer(plugin_app, name="plugin")
 
 ModelName = Annotated[
     Optional[str],

@@ -11,7 +11,7 @@ import onnx
 from onnx import numpy_helper
 
 from edge_lsla.errors import GraphError
-from edge_lsla.operator import DOMAIN
+from edge_lsla.operator import DOMAIN, NAME
 
 BEFORE_BIAS = "_before_bias"
 STANDARD = ("", "ai.onnx")
@@ -41,6 +41,16 @@ class Layer:
     raw_output: str | None = None
 
 
+@dataclass(frozen=True)
+class Attention:
+    """One `LslaAttention` node: its name, and the tensors x, query and y, which can be quantised around it."""
+
+    name: str
+    x: str
+    query: str
+    y: str
+
+
 def find_layers(model: onnx.ModelProto) -> tuple[Layer, ...]:
     """List the layers that can run in INT8, in graph order.
 
@@ -61,16 +71,29 @@ def find_layers(model: onnx.ModelProto) -> tuple[Layer, ...]:
     return tuple(layers)
 
 
-def measured_tensors(layers: tuple[Layer, ...]) -> tuple[str, ...]:
-    """Return the tensors whose ranges are needed, each once, in graph order.
+def find_attentions(model: onnx.ModelProto) -> tuple[Attention, ...]:
+    """List the `LslaAttention` nodes, in graph order; a graph that is not fused has none."""
+    names = layer_names(model.graph)
+    return tuple(
+        Attention(names[node.output[0]], node.input[0], node.input[1], node.output[0])
+        for node in model.graph.node
+        if node.domain == DOMAIN and node.op_type == NAME
+    )
 
-    They are every layer's activation, and what a Conv makes before its bias: ONNX Runtime's integer Conv needs it.
+
+def measured_tensors(layers: tuple[Layer, ...], attentions: tuple[Attention, ...] = ()) -> tuple[str, ...]:
+    """Return the tensors whose ranges are needed, each once, the layers' first, in graph order.
+
+    They are every layer's activation, what a Conv makes before its bias, which ONNX Runtime's integer Conv needs, and
+    x, query and y of every attention.
     """
     found: dict[str, None] = {}
     for layer in layers:
         found[layer.activation] = None
         if layer.op == "Conv" and layer.raw_output is not None:
             found[layer.raw_output] = None
+    for attention in attentions:
+        found.update(dict.fromkeys((attention.x, attention.query, attention.y)))
     return tuple(found)
 
 

@@ -12,11 +12,20 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from calibration.biases import remove_unused, split_biases
-from calibration.points import STANDARD, Layer, find_constants, find_layers, multiplying_layers
+from calibration.points import (
+    STANDARD,
+    Attention,
+    Layer,
+    find_attentions,
+    find_constants,
+    find_layers,
+    multiplying_layers,
+)
 from calibration.quantise import asymmetric_uint8, quantise_weight, symmetric_int8
 from calibration.ranges_file import Ranges
 from calibration.settings import QdqSettings
 from edge_lsla.errors import GraphError, RangesError, UsageError
+from edge_lsla.operator import DOMAIN, NAME
 
 MINIMUM_OPSET = 13  # DequantizeLinear has an axis from here on
 
@@ -27,7 +36,7 @@ class QdqReport:
 
     Attributes:
         backend: "tensorrt" or "onnxruntime".
-        quantised: names of the layers with Q/DQ, in graph order.
+        quantised: names of the layers with Q/DQ, attentions among them, in graph order.
         precision: "int8" or "fp32" of every layer that multiplies, attention included.
         weight_bytes_before, weight_bytes_after: of the weights of all layers that could be quantised; afterwards the
             integers, scales and zero points, and whatever stayed in float.
@@ -43,7 +52,9 @@ class QdqReport:
 def insert_qdq(model: onnx.ModelProto, ranges: Ranges, settings: QdqSettings) -> tuple[onnx.ModelProto, QdqReport]:
     """Return a copy of a graph with Q/DQ pairs on activations and int8 weights, for one backend.
 
-    Weights are symmetric int8, a scale for each output channel; biases, attention, LayerNorm and softmax stay float32.
+    Weights are symmetric int8, a scale for each output channel; biases, LayerNorm and softmax stay float32, and so does
+    attention unless the settings say int8: then x, query and y of each `LslaAttention` get a pair, which
+    `edge_lsla.surgery.fuse.fuse_quantised` turns into a `QLslaAttention`.
     "tensorrt": activations symmetric int8, zero point 0. "onnxruntime": activations uint8 with a zero point; Conv and
     Gemm lose their bias to an Add, and Conv gets a pair on its output, without which they would run in float.
 
@@ -53,7 +64,7 @@ def insert_qdq(model: onnx.ModelProto, ranges: Ranges, settings: QdqSettings) ->
         settings: backend, width of the weights, layers to leave alone.
 
     Raises:
-        GraphError: quantised already, too old, or a weight is not finite.
+        GraphError: quantised already, too old, a weight is not finite, or int8 attention in a graph without any.
         RangesError: the ranges belong to another model or lack a tensor.
         UsageError: `keep_float` names a layer that is not in the graph.
     """
@@ -64,14 +75,18 @@ def insert_qdq(model: onnx.ModelProto, ranges: Ranges, settings: QdqSettings) ->
         if name not in multiplying_layers(model):
             raise UsageError("no such layer", name, "take names from the report's precision map")
     wanted = [layer for layer in layers if layer.name not in settings.keep_float and _runs_in_int8(layer, settings)]
+    attentions = find_attentions(model) if settings.attention == "int8" else ()
+    if settings.attention == "int8" and not attentions:
+        raise GraphError(f"int8 attention needs {NAME} nodes", model.graph.name or None, "fuse the graph first")
+    attentions = tuple(attention for attention in attentions if attention.name not in settings.keep_float)
     result = split_biases(model, {layer.output for layer in wanted} if settings.backend == "onnxruntime" else ())
-    _Writer(result.graph, ranges, settings).write(wanted)
+    _Writer(result.graph, ranges, settings).write(wanted, attentions)
     remove_unused(result.graph)
     try:
         onnx.checker.check_model(result)
     except onnx.checker.ValidationError as error:
         raise GraphError("Q/DQ nodes do not fit into the graph", model.graph.name or None, str(error)) from error
-    return result, _report(model, layers, wanted, settings)
+    return result, _report(model, layers, wanted, attentions, settings)
 
 
 def _runs_in_int8(layer: Layer, settings: QdqSettings) -> bool:
@@ -88,10 +103,16 @@ class _Writer:
         self.activations: dict[str, str] = {}  # tensor to its dequantised form: one pair however many read it
         self.weights: dict[tuple[str, int], str] = {}
 
-    def write(self, layers: Iterable[Layer]) -> None:
-        """Give each of `layers` a quantised activation and weight."""
+    def write(self, layers: Iterable[Layer], attentions: Iterable[Attention]) -> None:
+        """Give each of `layers` a quantised activation and weight, each of `attentions` quantised x, query and y."""
+        by_result = {attention.y for attention in attentions}
         by_output = {tensor: layer for layer in layers for tensor in (layer.output, layer.raw_output) if tensor}
         for node in self.graph.node:
+            if node.domain == DOMAIN and node.output[0] in by_result:
+                node.input[0], node.input[1] = self._activation(node.input[0]), self._activation(node.input[1])
+                self.nodes.append(node)
+                self._pair_after(node)
+                continue
             layer = by_output.get(node.output[0]) if node.output else None
             if layer is None or node.op_type != layer.op:
                 self.nodes.append(node)
@@ -100,10 +121,7 @@ class _Writer:
             node.input[1] = self._weight(layer.weight, layer.axis)
             self.nodes.append(node)
             if self.settings.backend == "onnxruntime" and layer.op == "Conv":
-                raw = node.output[0]
-                node.output[0] = f"{raw}_float"
-                self._pair(raw, node.output[0], raw)
-                self.activations[raw] = raw
+                self._pair_after(node)
         copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in self.nodes]
         del self.graph.node[:]
         self.graph.node.extend(copies)
@@ -113,6 +131,13 @@ class _Writer:
             self.activations[tensor] = f"{tensor}_dequantized"
             self._pair(tensor, tensor, self.activations[tensor])
         return self.activations[tensor]
+
+    def _pair_after(self, node: onnx.NodeProto) -> None:
+        """Quantise what a node makes, for all that read it."""
+        tensor = node.output[0]
+        node.output[0] = f"{tensor}_float"
+        self._pair(tensor, node.output[0], tensor)
+        self.activations[tensor] = tensor
 
     def _pair(self, measured: str, source: str, target: str) -> None:
         if measured not in self.ranges.ranges:
@@ -155,7 +180,13 @@ def _require_opset(model: onnx.ModelProto) -> None:
         raise GraphError(f"Q/DQ needs opset {MINIMUM_OPSET} or newer, the graph has {opset}", None, "export it again")
 
 
-def _report(model: onnx.ModelProto, layers: tuple[Layer, ...], wanted: list[Layer], settings: QdqSettings) -> QdqReport:
+def _report(
+    model: onnx.ModelProto,
+    layers: tuple[Layer, ...],
+    wanted: list[Layer],
+    attentions: tuple[Attention, ...],
+    settings: QdqSettings,
+) -> QdqReport:
     constants = find_constants(model.graph)
     before = after = 0
     quantised = {(layer.weight, layer.axis) for layer in wanted}
@@ -166,11 +197,12 @@ def _report(model: onnx.ModelProto, layers: tuple[Layer, ...], wanted: list[Laye
         before += 4 * size
         after += 4 * size if name in left else 0
         after += sum(size + 5 * shape[axis] for weight, axis in quantised if weight == name)  # scale 4, zero point 1
-    chosen = {layer.name for layer in wanted}
+    chosen = {layer.name for layer in wanted} | {attention.name for attention in attentions}
+    precision = {name: "int8" if name in chosen else "fp32" for name in multiplying_layers(model)}
     return QdqReport(
         backend=settings.backend,
-        quantised=tuple(layer.name for layer in wanted),
-        precision={name: "int8" if name in chosen else "fp32" for name in multiplying_layers(model)},
+        quantised=tuple(name for name in precision if name in chosen),
+        precision=precision,
         weight_bytes_before=before,
         weight_bytes_after=after,
     )

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from calibration.biases import split_biases
 from calibration.calibrators import open_calibrator
 from calibration.identity import DataDigest, model_sha256
-from calibration.points import Layer, find_layers, measured_tensors
+from calibration.points import Layer, find_attentions, find_layers, measured_tensors
 from calibration.ranges_file import Ranges
 from calibration.settings import CalibrationSettings
 from edge_lsla.errors import DatasetError, GraphError, UsageError
@@ -48,7 +48,7 @@ def collect_ranges(
             "nothing to calibrate: no Conv, MatMul or Gemm has a constant weight", model.graph.name or None
         )
     shape = _input_shape(model)
-    tensors = measured_tensors(layers)
+    tensors = measured_tensors(layers, find_attentions(model))
     digest = DataDigest()
     images = 0
     with open_calibrator(_calibration_graph(model, layers), tensors, settings) as calibrator:

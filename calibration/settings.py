@@ -9,6 +9,7 @@ from edge_lsla.errors import UsageError
 
 METHODS = ("minmax", "entropy", "percentile")
 BACKENDS = ("tensorrt", "onnxruntime")
+ATTENTIONS = ("float", "int8")
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class QdqSettings:
     backend: str = field(metadata={"help": "tensorrt (also tensorrt-rtx) or onnxruntime"})
     weight_bits: int = field(default=8, metadata={"help": "8; or 7 for x86 CPUs without VNNI, where 8 may saturate"})
     keep_float: tuple[str, ...] = field(default=(), metadata={"help": "names of layers left in float32"})
+    attention: str = field(default="float", metadata={"help": "float; or int8, which tensorrt's plugin computes"})
 
     def __post_init__(self) -> None:
         _one_of("backend", self.backend, BACKENDS)
@@ -54,6 +56,11 @@ class QdqSettings:
         if not isinstance(names, (tuple, list)) or not all(isinstance(name, str) for name in names):
             raise UsageError("Q/DQ settings need a list of layer names", "keep_float", "correct it")
         object.__setattr__(self, "keep_float", tuple(names))
+        _one_of("attention", self.attention, ATTENTIONS)
+        if self.attention == "int8" and self.backend != "tensorrt":
+            raise UsageError(
+                f"{self.backend} has no int8 attention", "attention", "leave it float, or use the backend tensorrt"
+            )
 
 
 def _one_of(name: str, value: object, known: tuple[str, ...]) -> None:

@@ -144,7 +144,9 @@ def _tile(variant: Variant) -> Tile:
     if whole <= TILE and variant.kernel != "residual":
         warps = max(1, whole // 16) * (2 if full or variant.head_width == 64 else 1)
         return Tile(whole, whole, warps, stages=1 if full and variant.head_width == 64 else 2)
-    if full or variant.kernel == "quantised":
+    if variant.kernel == "quantised":
+        return Tile(64, 32, 8, stages=1)
+    if full:
         return Tile(min(32, whole), min(32, whole), 4, stages=1)
     return Tile(min(64, whole), min(32, whole), min(4, max(1, whole // 16)))
 

@@ -34,20 +34,26 @@ class Open:
     outside: str
 
 
-def cut(topology: Topology, x: View, query: View, outputs: list[str]) -> ModelProto | Open:
-    """Return a model with inputs `X`, `QUERY` [B, H, W, C] (B free) that computes `outputs`, or what else they need."""
+def cut(topology: Topology, inputs: dict[str, View], outputs: list[str]) -> ModelProto | Open:
+    """Return a model that computes `outputs` from `inputs`, or what else they need.
+
+    Args:
+        topology: of the graph to cut from.
+        inputs: what the model takes, by name, `X` among them: tensors [B, H, W, C], B free.
+        outputs: tensors of the graph.
+    """
     graph_inputs = [
         helper.make_tensor_value_info(name, topology.types[view.tensor], ["batch", *view.map])
-        for name, view in ((X, x), (QUERY, query))
+        for name, view in inputs.items()
     ]
     head = [helper.make_node("Shape", [X], ["edge_lsla_batch"], start=0, end=1)]
     weights: dict[str, TensorProto] = {}
-    for name, view in ((X, x), (QUERY, query)):
+    for name, view in inputs.items():
         shape = numpy_helper.from_array(np.array(view.shape, np.int64), f"{name}_shape")
         weights[shape.name] = shape
         head.append(helper.make_node("Reshape", [name, shape.name], [view.tensor]))
     nodes: dict[int, NodeProto] = {}
-    done = {x.tensor, query.tensor}
+    done = {view.tensor for view in inputs.values()}
     todo = [name for name in outputs if name not in done]
     while todo:
         name = todo.pop()

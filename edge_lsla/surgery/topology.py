@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto, TensorProto, helper
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from edge_lsla.errors import GraphError
 
@@ -76,6 +76,10 @@ class Topology:
         """Return the inputs of a node that are not constants."""
         return [name for name in node.input if name and name not in self.constants]
 
+    def ends_in(self, name: str, channels: int) -> bool:
+        """Tell whether the last axis of a tensor has this size."""
+        return name in self.shapes and self.shapes[name][0][-1:] == (channels,)
+
     def per_image(self, name: str) -> Shape | None:
         """Return the shape with its first axis divided by the batch, None where that has no meaning."""
         if name not in self.shapes:
@@ -87,6 +91,29 @@ class Topology:
         if (images * self.batches[0], images * self.batches[1]) != (small[0], large[0]):
             return None
         return (images, *small[1:])
+
+
+def constant_value(topology: Topology, name: str) -> NDArray[Any]:
+    """Return the values of a constant tensor: an initializer, or what nodes make of initializers and `Constant`s."""
+    if name in topology.weights:
+        array: NDArray[Any] = numpy_helper.to_array(topology.weights[name])
+        return array
+    nodes: dict[int, NodeProto] = {}
+    weights: dict[str, TensorProto] = {}
+    todo = [name]
+    while todo:
+        source = todo.pop()
+        if source in topology.weights:
+            weights[source] = topology.weights[source]
+        elif source:
+            node = topology.producers[source]
+            nodes[topology.order[id(node)]] = node
+            todo.extend(node.input)
+    output = helper.make_tensor_value_info(name, topology.types[name], None)
+    graph = helper.make_graph([nodes[i] for i in sorted(nodes)], "constant", [], [output], list(weights.values()))
+    model = helper.make_model(graph, opset_imports=topology.model.opset_import, ir_version=topology.model.ir_version)
+    value: NDArray[Any] = session(model, optimise=False).run(None, {})[0]
+    return value
 
 
 def survey(model: ModelProto) -> Topology:

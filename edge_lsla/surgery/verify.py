@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from edge_lsla.operator import reference
 from edge_lsla.surgery.bias import recover_inner, recover_outer
-from edge_lsla.surgery.cut import Open, View, cut
+from edge_lsla.surgery.cut import QUERY, Open, View, X, cut
 from edge_lsla.surgery.match import Candidate, Refusal
 from edge_lsla.surgery.probe import Probe
 from edge_lsla.surgery.scale import float_constants, measure_scale, snap, solve_scale
@@ -60,20 +60,21 @@ def prove(topology: Topology, candidate: Candidate) -> Attention | Refusal:
 
 def _try(topology: Topology, candidate: Candidate, x: View, query: View) -> Attention | tuple[int, str]:
     """Return the attention, or how many steps were passed and why the next was not."""
-    inner_part = cut(topology, x, query, [candidate.scores])
+    inputs = {X: x, QUERY: query}
+    inner_part = cut(topology, inputs, [candidate.scores])
     if isinstance(inner_part, Open):
         return 0, f"the scores depend on another tensor than x and query: {inner_part.outside}"
     results: list[View] = []
     outside = ""
     for view in candidate.y:
-        part = cut(topology, x, query, [view.tensor])
+        part = cut(topology, inputs, [view.tensor])
         if isinstance(part, Open):
             outside = outside or part.outside
         elif view.map == x.map and view.tensor not in (x.tensor, query.tensor):
             results.append(view)
     if not results:
         return 1, f"the result depends on another tensor than x and query: {outside}"
-    model = cut(topology, x, query, [candidate.scores, *(view.tensor for view in results)])
+    model = cut(topology, inputs, [candidate.scores, *(view.tensor for view in results)])
     if isinstance(model, Open):
         return 1, f"the attention depends on another tensor than x and query: {model.outside}"
     frozen = topology.batches[0] if topology.batches[0] == topology.batches[1] else None

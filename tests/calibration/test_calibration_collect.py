@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from onnx import helper
 
 from calibration.biases import split_biases
-from calibration.points import find_layers, measured_tensors
+from calibration.points import find_attentions, find_layers, measured_tensors
 from calibration.ranges import collect_ranges
 from calibration.settings import CalibrationSettings
 from edge_lsla.errors import DatasetError, GraphError, UsageError
@@ -23,7 +23,7 @@ Images = NDArray[np.float32]
 def true_ranges(model: onnx.ModelProto, images: Images) -> dict[str, tuple[float, float]]:
     layers = find_layers(model)
     split = split_biases(model, {layer.output for layer in layers if layer.op == "Conv"})
-    found = activations(split, measured_tensors(layers), images)
+    found = activations(split, measured_tensors(layers, find_attentions(model)), images)
     return {name: (float(value.min()), float(value.max())) for name, value in found.items()}
 
 
@@ -46,7 +46,10 @@ def test_fused_and_plain_measure_the_same_values(
     plain: onnx.ModelProto, fused: onnx.ModelProto, images: Images
 ) -> None:
     a, b = (collect_ranges(m, [images], CalibrationSettings()) for m in (plain, fused))
-    np.testing.assert_allclose([*a.ranges.values()], [*b.ranges.values()], rtol=1e-4, atol=1e-5)
+    assert set(b.ranges) - set(a.ranges) == {t for n in find_attentions(fused) for t in (n.query, n.y)}
+    assert [*b.ranges][: len(a.ranges)] == [*a.ranges]
+    for name, pair in a.ranges.items():
+        np.testing.assert_allclose(pair, b.ranges[name], rtol=1e-4, atol=1e-5)
     assert a.data_sha256 == b.data_sha256
     assert a.model_sha256 != b.model_sha256
 

@@ -6,7 +6,7 @@ import pytest
 from calibration_graphs import classifier, graph
 from onnx import helper
 
-from calibration.points import find_layers, measured_tensors, multiplying_layers
+from calibration.points import find_attentions, find_layers, measured_tensors, multiplying_layers
 from edge_lsla.errors import GraphError
 
 
@@ -27,6 +27,17 @@ def test_fused_and_plain_measure_the_same_number_of_tensors(plain: onnx.ModelPro
 def test_attention_is_listed_among_the_multiplying_layers(fused: onnx.ModelProto) -> None:
     quantisable = {layer.name for layer in find_layers(fused)}
     assert len([name for name in multiplying_layers(fused) if name not in quantisable]) == 2
+
+
+def test_attentions_add_their_query_and_result(plain: onnx.ModelProto, fused: onnx.ModelProto) -> None:
+    assert find_attentions(plain) == ()
+    attentions = find_attentions(fused)
+    assert [attention.name for attention in attentions] == ["lsla_attention_0", "lsla_attention_1"]
+    layers = find_layers(fused)
+    projections = {layer.activation for layer in layers}
+    assert all(attention.x in projections for attention in attentions)  # measured for the query projection already
+    added = measured_tensors(layers, attentions)[len(measured_tensors(layers)) :]
+    assert added == tuple(tensor for attention in attentions for tensor in (attention.query, attention.y))
 
 
 def test_channel_axes() -> None:

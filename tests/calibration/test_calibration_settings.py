@@ -31,11 +31,18 @@ def test_calibration_settings_name_the_wrong_field(field: str, value: Any) -> No
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("backend", "cuda"), ("weight_bits", 4), ("keep_float", "head"), ("keep_float", [1])]
+    ("field", "value"),
+    [("backend", "cuda"), ("weight_bits", 4), ("keep_float", "head"), ("keep_float", [1]), ("attention", "int4")],
 )
 def test_qdq_settings_name_the_wrong_field(field: str, value: Any) -> None:
     with pytest.raises(UsageError, match=field):
         QdqSettings(**{"backend": "tensorrt", field: value})
+
+
+def test_int8_attention_is_tensorrts() -> None:
+    assert QdqSettings("tensorrt", attention="int8").attention == "int8"
+    with pytest.raises(UsageError, match="onnxruntime has no int8 attention: attention; leave it float"):
+        QdqSettings("onnxruntime", attention="int8")
 
 
 def test_package_and_settings_load_neither_onnx_nor_onnxruntime() -> None:

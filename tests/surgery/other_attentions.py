@@ -86,3 +86,50 @@ class Windows(nn.Module):
         s = self.window
         y = y.swapaxes(1, 2).reshape(b, h // s, w // s, s, s, c).swapaxes(2, 3).reshape(b, h, w, c)
         return (x + y).mean((1, 2))
+
+
+class Branch(nn.Module):
+    """The whole residual branch on [B, H, W, C], and ways in which it is not what the residual operator computes."""
+
+    def __init__(self, change: str = "", heads: int = 2, head_width: int = 16, window: int = 2) -> None:
+        super().__init__()
+        width = heads * head_width
+        self.change, self.width = change, width
+        self.norm = nn.GroupNorm(2, width) if change == "norm" else nn.LayerNorm(width, eps=2e-4)
+        with torch.no_grad():
+            self.norm.weight.add_(0.2 * torch.randn(width))
+            self.norm.bias.add_(0.2 * torch.randn(width))
+        self.windows = Windows(heads, head_width, window, scale=True, inner=True, outer=True)
+        self.windows.q = nn.Linear(width, width, bias=change != "no bias")
+        self.other = nn.Linear(width, width)
+
+    def attend(self, n: Tensor, query: Tensor) -> Tensor:
+        w = self.windows
+        b, h, wide, c = n.shape
+        q, k = w.windows(query), w.windows(n)
+        scores = q @ k.transpose(-1, -2)
+        scores = scores * nn.functional.softplus((k * w.dot).sum(-1) + w.dot_bias).unsqueeze(-1) + w.bias(w.inside)
+        y = (scores.softmax(-1) + w.bias(w.outside)) @ k
+        s = w.window
+        return y.swapaxes(1, 2).reshape(b, h // s, wide // s, s, s, c).swapaxes(2, 3).reshape(b, h, wide, c)
+
+    def forward(self, image: Tensor) -> Tensor:
+        x = image.permute(0, 2, 3, 1).tanh()  # [B, H, W, C]
+        n = self.norm(image.tanh()).permute(0, 2, 3, 1) if self.change == "norm" else self.norm(x)
+        if self.change == "rows":  # as a Gemm
+            query = self.windows.q(n.reshape(-1, self.width)).reshape(n.shape)
+        elif self.change == "changed query":
+            query = (self.windows.q(n) * 0.5 - self.other.bias) / 3
+        else:
+            query = self.windows.q(n.tanh() if self.change == "query of another tensor" else n)
+        if self.change == "query by two":
+            query = query * self.other(n)
+        y = self.attend(n, query)
+        if self.change == "scaled result":
+            y = y * 0.5
+        added = self.other(x) if self.change == "another tensor" else n if self.change == "post-norm" else x
+        result = added + y
+        for change, tensor in (("n", n), ("query", query), ("y", y)):
+            if self.change == f"{change} read elsewhere":
+                result = result + tensor.tanh()
+        return result.mean((1, 2))

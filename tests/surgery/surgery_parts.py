@@ -45,14 +45,14 @@ def dynamo(model: nn.Module, images: torch.Tensor) -> onnx.ModelProto:
     return program.model_proto
 
 
-def torchscript(model: nn.Module, images: torch.Tensor) -> onnx.ModelProto:
-    """Export as torch did for years: shapes computed in the graph, opset 17."""
+def torchscript(model: nn.Module, images: torch.Tensor, opset: int = 17) -> onnx.ModelProto:
+    """Export as torch did for years: shapes computed in the graph, LayerNorm too before opset 17."""
     file = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # this exporter is deprecated; files that it wrote are not
         axes = {"images": {0: "batch"}}
         torch.onnx.export(
-            model, (images,), file, dynamo=False, opset_version=17, input_names=["images"], dynamic_axes=axes
+            model, (images,), file, dynamo=False, opset_version=opset, input_names=["images"], dynamic_axes=axes
         )
     return onnx.load_from_string(file.getvalue())
 

@@ -15,6 +15,7 @@ from edge_lsla.errors import GraphError
 from edge_lsla.export.onnx_export import export_onnx
 from edge_lsla.model.config import VIT_LSLA_T
 from edge_lsla.model.vit_lsla import LslaAttention
+from edge_lsla.operator import RESIDUAL_NAME
 from edge_lsla.surgery.function import is_attention
 from edge_lsla.surgery.fuse import FusedAttention, fuse
 from edge_lsla.surgery.onnx_file import read_onnx
@@ -137,4 +138,16 @@ def test_vit_lsla_t(big, simplify):
     assert maps == [(3, 14, 56)] * 2 + [(6, 14, 28)] * 2 + [(12, 14, 14)] * 6 + [(24, 7, 7)] * 2
     assert report.refusals == ()
     assert report.nodes_after == (164 if simplify is plain else report.nodes_after) < report.nodes_before / 2
+    check_fused(model, fused, torch.randn(1, 3, 224, 224))
+
+
+def test_vit_lsla_t_at_level_residual(big, record_property):
+    model, path = big
+    fused, report = fuse(read_onnx(path), level="residual")
+    assert [entry.op for entry in report.fused] == [RESIDUAL_NAME] * 12
+    assert report.refusals == ()
+    assert report.nodes_after == 164 - 12 * 4  # LayerNorm, MatMul, Add, attention and Add are one
+    record_property("largest_proof", report.max_error)  # 8e-7
+    record_property("whole_graph", report.graph_error)  # 0: ONNX Runtime computes the same operators in the same order
+    assert max(report.max_error, report.graph_error) <= 1e-4
     check_fused(model, fused, torch.randn(1, 3, 224, 224))

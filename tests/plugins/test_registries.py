@@ -1,0 +1,89 @@
+"""NVIDIA's own code loads the library: registries of TensorRT 10.16, 11.0 and 11.4, and the ONNX parser of RTX 1.7."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import native_builds
+import onnx
+import pytest
+from native_builds import HEADERS, compiler, headers, needs_compiler, needs_headers
+
+from edge_lsla.export.onnx_export import export_onnx
+from edge_lsla.model.checkpoint import open_checkpoint
+from edge_lsla.surgery.function import drop_function
+from edge_lsla.surgery.fuse import fuse
+
+HERE = Path(__file__).parent
+# `make runtimes` installs them, each into a folder of its own: no two can be imported in one process.
+RUNTIMES = Path(sys.prefix) / "runtimes"
+LEAN = sorted(RUNTIMES.glob("tensorrt-lean-*"))
+RTX = sorted(RUNTIMES.glob("tensorrt-rtx-*"))
+pytestmark = [compiler, headers, needs_compiler, needs_headers]
+
+
+def environment(runtime: Path, **more: str) -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(runtime), **more}
+
+
+@functools.cache
+def probe(runtime: Path, version: str) -> dict[str, Any]:
+    """Load a library built against headers of one version into the registry of a runtime of another."""
+    library = native_builds.build(f"plain-{version}", HEADERS[version])
+    command = [sys.executable, str(HERE / "registry_probe.py"), "tensorrt_lean_bindings", str(library)]
+    result = subprocess.run(command, env=environment(runtime), capture_output=True, text=True, timeout=60, check=False)
+    assert result.returncode == 0, result.stderr
+    found: dict[str, Any] = {**json.loads(result.stdout.splitlines()[-1]), "stderr": result.stderr}
+    return found
+
+
+@pytest.mark.skipif(len(LEAN) < 3, reason="not all of tensorrt-lean 10.16, 11.0, 11.4 are installed (make runtimes)")
+@pytest.mark.parametrize("version", HEADERS)
+@pytest.mark.parametrize("runtime", LEAN, ids=lambda path: path.name)
+def test_the_registry_loads_the_library_and_creates_plugins(runtime: Path, version: str) -> None:
+    found = probe(runtime, version)
+    assert found["version"] == runtime.name.rpartition("-")[2]
+    assert found["loaded"]
+    assert set(found["operators"]) == {"LslaAttention", "LslaResidualAttention", "QLslaAttention"}
+    for name, operator in found["operators"].items():
+        assert operator["listed"] == 1
+        assert {"num_heads", "window"} <= set(operator["fields"])
+        assert ("epsilon" in operator["fields"]) == (name == "LslaResidualAttention")
+        assert operator["good"] == [name, "1", ""]
+        assert operator["missing"] is None
+        assert operator["out_of_range"] is None
+    assert found["after_deregistering"] == 0
+    # Each refusal says why, in our words: TensorRT only says that creation failed.
+    assert found["stderr"].count("edge-lsla plugin: ") == 6
+    assert "num_heads" in found["stderr"]
+    assert "17" in found["stderr"]
+
+
+@pytest.mark.skipif(not RTX, reason="tensorrt-rtx is not installed (make runtimes)")
+@pytest.mark.parametrize("version", HEADERS)
+def test_the_parser_resolves_the_fused_node_to_the_plugin(version: str, checkpoint: Path, tmp_path: Path) -> None:
+    model = exported(checkpoint, tmp_path)
+    fused, report = fuse(model)
+    onnx.save(drop_function(fused), tmp_path / "fused.onnx")
+    library = native_builds.build(f"recording-{version}", HEADERS[version], record_fields=True)
+    record = tmp_path / "fields.jsonl"
+    command = [sys.executable, str(HERE / "parser_probe.py"), str(library), str(tmp_path / "fused.onnx")]
+    variables = environment(RTX[-1], EDGE_LSLA_RECORD_FIELDS=str(record))
+    result = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=60, check=False)
+    assert record.exists(), f"exit code {result.returncode}: {result.stderr}"
+    recorded = json.loads(record.read_text().splitlines()[0])
+    fields = {field["name"]: field["value"] for field in recorded["fields"]}
+    assert [recorded["operator"], recorded["version"], recorded["namespace"]] == ["LslaAttention", "1", ""]
+    assert fields["num_heads"] == [report.fused[0].num_heads]
+    assert fields["window"] == [report.fused[0].window]
+
+
+def exported(checkpoint: Path, folder: Path) -> onnx.ModelProto:
+    export_onnx(open_checkpoint(checkpoint).model, 32, folder / "model.onnx")
+    return onnx.load(folder / "model.onnx")
