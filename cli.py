@@ -13,6 +13,7 @@ import os
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
@@ -30,6 +31,7 @@ from edge_lsla.atomic import check_output, write_bytes
 from edge_lsla.console import progress, say, verb
 from edge_lsla.errors import BundleError, DatasetError, EdgeLslaError, GraphError, UsageError
 from edge_lsla.timing import medians_ms
+from plugins.verbs import plugin_app
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -210,17 +212,27 @@ def export(
 def fuse(
     model: Annotated[Path, typer.Argument(help="An ONNX file with LSLA attention in standard operators.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The fused ONNX file to write.")],
+    level: Annotated[
+        str,
+        typer.Option(
+            help="attention; residual: with its LayerNorm, projection and addition; "
+            "int8: of a file that `calibrate --attention int8` wrote."
+        ),
+    ] = "attention",
 ) -> dict[str, Any]:
     """Replace every LSLA attention of an ONNX graph by one operator, each proved by numbers."""
     from edge_lsla.surgery.onnx_file import read_onnx
 
+    if level not in ("attention", "residual", "int8"):
+        raise UsageError("there is no such level", f"--level {level}", "use attention, residual or int8")
     check_output(output)
-    fused, report = _fuse(read_onnx(model), model)
+    fused, report = _fuse(read_onnx(model), model, level)
     write_bytes(output, fused.SerializeToString(deterministic=True))
     say().print(f"written: {output}")
     return {
         "output": str(output),
         "fused": len(report.fused),
+        "operators": dict(Counter(fused.op for fused in report.fused)),
         "refused": [{"where": r.where, "reason": r.reason} for r in report.refusals],
         "nodes_before": report.nodes_before,
         "nodes_after": report.nodes_after,
@@ -237,6 +249,7 @@ def calibrate(
     images: Images = 256,
     backend: Annotated[str, typer.Option(help="Whose Q/DQ to write: onnxruntime or tensorrt.")] = "onnxruntime",
     ranges: Annotated[Optional[Path], typer.Option(help="Use ranges measured before, instead of --data.")] = None,
+    attention: Annotated[str, typer.Option(help="float, or int8 for the TensorRT plugin's int8 kernels.")] = "float",
 ) -> dict[str, Any]:
     """Measure activation ranges and write an INT8 (Q/DQ) model."""
     from calibration.qdq import insert_qdq
@@ -245,7 +258,7 @@ def calibrate(
     from edge_lsla.description import describe
     from edge_lsla.surgery.onnx_file import read_onnx
 
-    settings = QdqSettings(backend=backend)
+    settings = QdqSettings(backend=backend, attention=attention)
     check_output(output)
     if (data is None) == (ranges is None):
         raise UsageError("calibration needs pictures or ranges", "--data, --ranges", "give one of them")
@@ -439,7 +452,7 @@ def _read_source(
     from edge_lsla.description import describe
     from edge_lsla.export.onnx_export import export_onnx
     from edge_lsla.model.checkpoint import file_sha256, open_checkpoint
-    from edge_lsla.surgery.function import is_attention
+    from edge_lsla.surgery.function import is_operator
     from edge_lsla.surgery.onnx_file import read_onnx
 
     digests = {}
@@ -460,7 +473,7 @@ def _read_source(
         say().print(f"exported: {report.nodes} nodes, difference from PyTorch {report.max_abs_difference:.2g}")
     if description.checkpoint:
         digests["checkpoint"] = description.checkpoint
-    if not any(is_attention(node) for node in graph.graph.node):
+    if not any(is_operator(node) for node in graph.graph.node):
         graph, _ = _fuse(graph, source)
     return Source(source, graph, description, digests)
 
@@ -483,12 +496,13 @@ def _with_class_names(source: Source, data: Path | None) -> Source:
     return dataclasses.replace(source, description=dataclasses.replace(source.description, labels=found))
 
 
-def _fuse(graph: ModelProto, path: Path) -> tuple[ModelProto, FuseReport]:
+def _fuse(graph: ModelProto, path: Path, level: str = "attention") -> tuple[ModelProto, FuseReport]:
     from edge_lsla.surgery.fuse import fuse as run
+    from edge_lsla.surgery.fuse import fuse_quantised
 
     try:
         with progress("fusing"):
-            fused, report = run(graph)
+            fused, report = fuse_quantised(graph) if level == "int8" else run(graph, level)
     except GraphError as error:  # it knows the graph, not the file
         raise GraphError(error.what, path if error.where is None else f"{path}: {error.where}", error.remedy) from error
     say().print(

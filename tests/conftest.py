@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-# The kernels run in Triton's interpreter here. Triton reads this when it is first imported, which PyTorch may do for any
-# test; a subprocess that compiles kernels clears it.
+# The kernels run in Triton's interpreter here. Triton reads this when it is first imported, which PyTorch may do for
+# any test; a subprocess that compiles kernels clears it.
 os.environ["TRITON_INTERPRET"] = "1"
 
 LABELS = ("ant", "bee", "lady beetle")
@@ -60,3 +60,14 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
     save_checkpoint(path, model.state_dict(), config, LABELS, Preprocessing(32))
     return path
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Tell with which TensorRT headers and runtimes tests passed, and how many tests lacked a part of the machine."""
+    passed = terminalreporter.stats.get("passed", [])
+    noted = {value for report in passed for key, value in report.user_properties if key == "exercised"}
+    if noted:
+        terminalreporter.write_line(f"the plugin was exercised with: {', '.join(sorted(noted))}")
+    skipped = len(terminalreporter.stats.get("skipped", []))
+    if skipped:
+        terminalreporter.write_line(f"{skipped} tests were SKIPPED: the lines above say what this machine lacks")

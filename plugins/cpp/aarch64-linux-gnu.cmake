@@ -1,5 +1,6 @@
-# Cross build for 64-bit ARM (Jetson) with the distribution's compiler: cmake -DCMAKE_TOOLCHAIN_FILE=…/aarch64-linux-gnu.cmake
-# Debian and Ubuntu: apt install g++-aarch64-linux-gnu. CUDA's and TensorRT's headers are the same for every architecture.
+# Cross build for 64-bit ARM (Jetson) with the distribution's compiler; give it as CMAKE_TOOLCHAIN_FILE.
+# Debian and Ubuntu: apt install g++-aarch64-linux-gnu. CUDA's and TensorRT's headers are the same for every
+# architecture.
 set(CMAKE_SYSTEM_NAME Linux)
 set(CMAKE_SYSTEM_PROCESSOR aarch64)
 set(CMAKE_LIBRARY_ARCHITECTURE aarch64-linux-gnu)

@@ -111,7 +111,7 @@ def random_case(variant: Variant, shape: Shape, seed: int, *, device: str = "cpu
 
 
 def calibrate(tensor: Tensor) -> Tensor:
-    """Return the int8 scale, a float32 scalar, that loses least of a tensor: some clipping costs less than a coarse step."""
+    """Return the int8 scale, a float32 scalar, that loses least: some clipping costs less than a coarse step."""
 
     def lost(scale: Tensor) -> float:
         return float(((tensor / scale).round().clamp(-128, 127) * scale - tensor).square().sum())

@@ -42,6 +42,14 @@ def _folder() -> Path:
 
 
 @functools.cache
+def _no_driver() -> Path:
+    """Return a folder whose libcuda.so.1 cannot be loaded; the loader stops there instead of looking further."""
+    folder = Path(tempfile.mkdtemp(dir=_folder()))
+    (folder / "libcuda.so.1").write_text("not a library")
+    return folder
+
+
+@functools.cache
 def fake_index() -> Path:
     return write_fake_index(_folder() / "index")
 
@@ -70,17 +78,16 @@ def harness_for(version: str) -> Path:
 def run_harness(
     harness_of: Path, *arguments: str | Path, fake_driver: bool = False, before: tuple[str, ...] = (), **env: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run the harness that was built beside a library."""
+    """Run the harness that was built beside a library, with the fake driver or, even on a GPU machine, with none."""
     folder = harness_of.parent
+    driver = str(folder / library.FAKE_DRIVER_DIR if fake_driver else _no_driver())
     # Into files: checks hold standard error back while they read the plugin's messages, and a report would be lost.
     reports = Path(tempfile.mkdtemp(dir=_folder())) / "report"
     variables = {**os.environ, "ASAN_OPTIONS": f"log_path={reports}", "UBSAN_OPTIONS": f"log_path={reports}", **env}
-    if fake_driver:
-        driver = str(folder / library.FAKE_DRIVER_DIR)
-        if before:  # under an emulator the variable is for the emulated program, not for the emulator
-            before = (*before, "-E", f"LD_LIBRARY_PATH={driver}")
-        else:
-            variables["LD_LIBRARY_PATH"] = driver
+    if before:  # under an emulator the variable is for the emulated program, not for the emulator
+        before = (*before, "-E", f"LD_LIBRARY_PATH={driver}")
+    else:
+        variables["LD_LIBRARY_PATH"] = driver
     command = [*before, str(folder / library.HARNESS), *(str(argument) for argument in arguments)]
     done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=120)
     done.stderr += "".join(path.read_text(errors="replace") for path in sorted(reports.parent.iterdir()))

@@ -66,9 +66,7 @@ def test_the_run_mode_says_that_there_is_no_gpu(tmp_path: Path) -> None:
         "operator LslaAttention  # a comment\nfield num_heads int32 3\nfield window int32 14\n"
         "input x fp16 1,14,14,96 x.bin\noutput y fp16 1,14,14,96 y.bin\ngraph yes\n"
     )
-    # An empty folder in front of the real driver, should this machine have one.
-    (tmp_path / "libcuda.so.1").write_text("not a library")
-    done = native_builds.run_harness(path, "run", path, tmp_path / "case.txt", LD_LIBRARY_PATH=str(tmp_path))
+    done = native_builds.run_harness(path, "run", path, tmp_path / "case.txt")
     assert done.returncode == 1
     assert done.stderr.startswith("edge-lsla harness: no NVIDIA driver: ")
     assert not (tmp_path / "y.bin").exists()

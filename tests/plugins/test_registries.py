@@ -11,14 +11,19 @@ from pathlib import Path
 from typing import Any
 
 import native_builds
+import numpy as np
 import onnx
 import pytest
 from native_builds import HEADERS, compiler, headers, needs_compiler, needs_headers
 
+from calibration.qdq import insert_qdq
+from calibration.ranges import collect_ranges
+from calibration.settings import CalibrationSettings, QdqSettings
 from edge_lsla.export.onnx_export import export_onnx
 from edge_lsla.model.checkpoint import open_checkpoint
+from edge_lsla.operator import NAME, QUANTISED_NAME, RESIDUAL_NAME
 from edge_lsla.surgery.function import drop_function
-from edge_lsla.surgery.fuse import fuse
+from edge_lsla.surgery.fuse import fuse, fuse_quantised
 
 HERE = Path(__file__).parent
 # `make runtimes` installs them, each into a folder of its own: no two can be imported in one process.
@@ -65,25 +70,38 @@ def test_the_registry_loads_the_library_and_creates_plugins(runtime: Path, versi
     assert "17" in found["stderr"]
 
 
+@pytest.fixture(scope="module")
+def models(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, onnx.ModelProto]:
+    """The tiny model with each of the operators, as TensorRT would parse it."""
+    path = tmp_path_factory.mktemp("fused") / "model.onnx"
+    export_onnx(open_checkpoint(checkpoint).model, 32, path)
+    attention, _ = fuse(onnx.load(path))
+    images = np.random.default_rng(0).standard_normal((4, 3, 32, 32), dtype=np.float32)
+    ranges = collect_ranges(attention, [images], CalibrationSettings())
+    int8, _ = insert_qdq(attention, ranges, QdqSettings("tensorrt", attention="int8"))
+    fused = {NAME: attention, RESIDUAL_NAME: fuse(attention, "residual")[0], QUANTISED_NAME: fuse_quantised(int8)[0]}
+    return {name: drop_function(model) for name, model in fused.items()}
+
+
 @pytest.mark.skipif(not RTX, reason="tensorrt-rtx is not installed (make runtimes)")
-@pytest.mark.parametrize("version", HEADERS)
-def test_the_parser_resolves_the_fused_node_to_the_plugin(version: str, checkpoint: Path, tmp_path: Path) -> None:
-    model = exported(checkpoint, tmp_path)
-    fused, report = fuse(model)
-    onnx.save(drop_function(fused), tmp_path / "fused.onnx")
-    library = native_builds.build(f"recording-{version}", HEADERS[version], record_fields=True)
+@pytest.mark.parametrize("runtime", RTX[-1:], ids=lambda path: path.name)
+@pytest.mark.parametrize("operator", [NAME, RESIDUAL_NAME, QUANTISED_NAME])
+def test_the_parser_resolves_the_node_to_the_plugin(
+    runtime: Path, operator: str, models: dict[str, onnx.ModelProto], tmp_path: Path
+) -> None:
+    onnx.save(models[operator], tmp_path / "fused.onnx")
+    library = native_builds.build("recording", native_builds.OLDEST, record_fields=True)
     record = tmp_path / "fields.jsonl"
     command = [sys.executable, str(HERE / "parser_probe.py"), str(library), str(tmp_path / "fused.onnx")]
-    variables = environment(RTX[-1], EDGE_LSLA_RECORD_FIELDS=str(record))
+    variables = environment(runtime, EDGE_LSLA_RECORD_FIELDS=str(record))
     result = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=60, check=False)
     assert record.exists(), f"exit code {result.returncode}: {result.stderr}"
     recorded = json.loads(record.read_text().splitlines()[0])
     fields = {field["name"]: field["value"] for field in recorded["fields"]}
-    assert [recorded["operator"], recorded["version"], recorded["namespace"]] == ["LslaAttention", "1", ""]
-    assert fields["num_heads"] == [report.fused[0].num_heads]
-    assert fields["window"] == [report.fused[0].window]
-
-
-def exported(checkpoint: Path, folder: Path) -> onnx.ModelProto:
-    export_onnx(open_checkpoint(checkpoint).model, 32, folder / "model.onnx")
-    return onnx.load(folder / "model.onnx")
+    node = next(node for node in models[operator].graph.node if node.op_type == operator)
+    wanted = {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
+    assert [recorded["operator"], recorded["version"], recorded["namespace"]] == [operator, "1", ""]
+    assert fields["num_heads"] == [wanted["num_heads"]]
+    assert fields["window"] == [wanted["window"]]
+    if operator == RESIDUAL_NAME:
+        assert fields["epsilon"] == pytest.approx([wanted["epsilon"]])

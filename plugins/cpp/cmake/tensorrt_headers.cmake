@@ -1,5 +1,5 @@
-# Sets TENSORRT_HEADERS, the folder to include from, and TENSORRT_VERSION. TENSORRT_INCLUDE_DIR, as a variable of CMake or of
-# the environment, says where the headers are; else the usual places are searched.
+# Sets TENSORRT_HEADERS, the folder to include from, and TENSORRT_VERSION. TENSORRT_INCLUDE_DIR, as a variable of CMake
+# or of the environment, says where the headers are; else the usual places are searched.
 set(candidates)
 foreach(pattern /opt/TensorRT-* /usr/local/TensorRT-* /opt/tensorrt /usr/local/tensorrt /usr/src/tensorrt)
   file(GLOB found LIST_DIRECTORIES true ${pattern})
@@ -15,8 +15,8 @@ find_path(TENSORRT_INCLUDE_DIR NAMES NvInferRuntime.h
           DOC "Folder with NvInferRuntime.h")
 if(NOT EXISTS "${TENSORRT_INCLUDE_DIR}/NvInferRuntime.h" OR NOT EXISTS "${TENSORRT_INCLUDE_DIR}/NvInferVersion.h")
   edge_lsla_missing("the TensorRT headers are not found" "NvInferRuntime.h, NvInferVersion.h"
-                    "install them (apt install libnvinfer-headers-dev, part of JetPack), or unpack NVIDIA's archive and \
-pass -DTENSORRT_INCLUDE_DIR=FOLDER")
+                    "install them (apt install libnvinfer-headers-dev, part of JetPack), or unpack NVIDIA's archive \
+and pass -DTENSORRT_INCLUDE_DIR=FOLDER")
 endif()
 
 # NvInferVersion.h says NV_TENSORRT_MAJOR 10 up to 10.12 or so, later NV_TENSORRT_MAJOR TRT_MAJOR_ENTERPRISE.
