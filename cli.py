@@ -219,14 +219,21 @@ def fuse(
             "int8: of a file that `calibrate --attention int8` wrote."
         ),
     ] = "attention",
+    for_plugin: Annotated[
+        bool,
+        typer.Option("--for-plugin", help="Leave the operators' function bodies out, as TensorRT's parser needs it."),
+    ] = False,
 ) -> dict[str, Any]:
     """Replace every LSLA attention of an ONNX graph by one operator, each proved by numbers."""
+    from edge_lsla.surgery.function import drop_function
     from edge_lsla.surgery.onnx_file import read_onnx
 
     if level not in ("attention", "residual", "int8"):
         raise UsageError("there is no such level", f"--level {level}", "use attention, residual or int8")
     check_output(output)
     fused, report = _fuse(read_onnx(model), model, level)
+    if for_plugin:
+        fused = drop_function(fused)
     write_bytes(output, fused.SerializeToString(deterministic=True))
     say().print(f"written: {output}")
     return {

@@ -15,6 +15,7 @@ from plugins.embed import write_sources
 SOURCE = Path(__file__).parent / "cpp"
 TOOLCHAIN_AARCH64 = SOURCE / "aarch64-linux-gnu.cmake"
 LIBRARY = "libedge_lsla_plugin.so"
+REGISTER = "libedge_lsla_plugin_register.so"  # beside it, for programs that only dlopen a plugin
 HARNESS = Path("harness") / "edge_lsla_harness"
 FAKE_DRIVER_DIR = Path("harness") / "fake_driver"
 _APT = "install it (apt install {})"

@@ -146,7 +146,7 @@ def _build_library(
 ) -> Path:
     """Build the library around the kernels; return its path, which for another machine is a folder further down."""
     from plugins.folder import KERNELS, exclusive
-    from plugins.library import LIBRARY, build_library
+    from plugins.library import LIBRARY, REGISTER, build_library
 
     name, toolchain = cross or ("", None)
     place = output / name / LIBRARY
@@ -164,9 +164,10 @@ def _build_library(
             done = f"the kernels are done, in {output / KERNELS}"
             raise MissingComponentError(error.what, error.where, f"{remedy}; {done}", facts) from error
         place.parent.mkdir(exist_ok=True)
-        with atomic_path(place) as temporary:
-            shutil.copyfile(built, temporary)
-            temporary.chmod(0o755)
+        for file in (REGISTER, LIBRARY):
+            with atomic_path(place.with_name(file)) as temporary:
+                shutil.copyfile(built.with_name(file), temporary)
+                temporary.chmod(0o755)
     return place
 
 

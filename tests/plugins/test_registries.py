@@ -24,6 +24,7 @@ from edge_lsla.model.checkpoint import open_checkpoint
 from edge_lsla.operator import NAME, QUANTISED_NAME, RESIDUAL_NAME
 from edge_lsla.surgery.function import drop_function
 from edge_lsla.surgery.fuse import fuse, fuse_quantised
+from plugins.library import REGISTER
 
 HERE = Path(__file__).parent
 # `make runtimes` installs them, each into a folder of its own: no two can be imported in one process.
@@ -68,6 +69,42 @@ def test_the_registry_loads_the_library_and_creates_plugins(runtime: Path, versi
     assert found["stderr"].count("edge-lsla plugin: ") == 6
     assert "num_heads" in found["stderr"]
     assert "17" in found["stderr"]
+
+
+# What trtexec --staticPlugins, Polygraphy and DeepStream do with a plugin library: nothing but open it.
+OPEN = """
+import ctypes, importlib, sys
+trt = importlib.import_module(sys.argv[1]) if sys.argv[1] else None
+ctypes.CDLL(sys.argv[2])
+print([one.name for one in trt.get_plugin_registry().all_creators if "Lsla" in one.name] if trt else [])
+"""
+
+
+def opened(module: str, register: Path, runtime: Path | None) -> tuple[str, str]:
+    variables = environment(runtime) if runtime else dict(os.environ)
+    command = [sys.executable, "-c", OPEN, module, str(register)]
+    result = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=60, check=True)
+    return result.stdout.strip(), result.stderr.strip()
+
+
+@pytest.mark.skipif(len(LEAN) < 3, reason="not all of tensorrt-lean 10.16, 11.0, 11.4 are installed (make runtimes)")
+@pytest.mark.parametrize("version", HEADERS)
+@pytest.mark.parametrize("runtime", LEAN, ids=lambda path: path.name)
+def test_opening_the_register_library_registers_the_plugin(runtime: Path, version: str) -> None:
+    library = native_builds.build(f"plain-{version}", HEADERS[version])
+    found, said = opened("tensorrt_lean_bindings", library.with_name(REGISTER), runtime)
+    built, running = version.partition(".")[0], runtime.name.rpartition("-")[2].partition(".")[0]
+    if built == running:
+        assert (found, said) == ("['LslaAttention', 'LslaResidualAttention', 'QLslaAttention']", "")
+    else:
+        sentence = f"built for TensorRT {built}, this process has {running}; build it again with that version's headers"
+        assert (found, said) == ("[]", f"edge-lsla plugin: not registered: {sentence}")
+
+
+def test_without_tensorrt_the_register_library_says_so(tmp_path: Path) -> None:
+    library = native_builds.build("recording", native_builds.OLDEST, record_fields=True)
+    _, said = opened("", library.with_name(REGISTER), None)
+    assert said.startswith("edge-lsla plugin: not registered: no TensorRT is loaded in this process")
 
 
 @pytest.fixture(scope="module")
