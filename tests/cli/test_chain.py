@@ -61,6 +61,32 @@ def test_the_fused_file_holds_one_node_an_attention(command, checkpoint: Path, t
     assert not (tmp_path / "g.onnx").exists()
 
 
+def test_the_other_operators_by_the_verbs(command, checkpoint: Path, pictures: Path, tmp_path: Path) -> None:
+    plain, fused, ranged = (tmp_path / name for name in ("m.onnx", "f.onnx", "q.onnx"))
+    command("export", checkpoint, "-o", plain)
+    command("fuse", plain, "-o", fused)
+    result = command("fuse", fused, "-o", tmp_path / "r.onnx", "--level", "residual", "--json")
+    assert (result.code, result.json["operators"]) == (0, {"LslaResidualAttention": 2})
+    options = ("--data", pictures, "--backend", "tensorrt", "--attention", "int8")
+    assert command("calibrate", fused, *options, "-o", ranged).code == 0
+    result = command("fuse", ranged, "-o", tmp_path / "i.onnx", "--level", "int8", "--json")
+    assert (result.code, result.json["operators"]) == (0, {"QLslaAttention": 2})
+
+    bare = command("fuse", plain, "-o", tmp_path / "p.onnx", "--for-plugin")
+    assert bare.code == 0
+    graph = onnx.load(tmp_path / "p.onnx")
+    assert len(graph.functions) == 0
+    assert [node.op_type for node in graph.graph.node].count("LslaAttention") == 2
+
+    wrong = command("fuse", plain, "-o", tmp_path / "w.onnx", "--level", "all")
+    assert (wrong.code, wrong.err.strip()) == (
+        2,
+        "error: there is no such level: --level all; use attention, residual or int8",
+    )
+    on_cpu = command("calibrate", fused, "--data", pictures, "--attention", "int8", "-o", tmp_path / "w.onnx")
+    assert (on_cpu.code, "tensorrt" in on_cpu.err) == (2, True)
+
+
 def test_the_bundle_says_what_it_is_and_tests_itself(command, bundle: Path) -> None:
     shown = command("inspect", bundle, "--json").json
     assert shown["manifest"]["labels"] == ["ant", "bee", "lady beetle"]
