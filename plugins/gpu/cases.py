@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -67,15 +68,26 @@ class Case:
 def compute(variant: Variant, inputs: tuple[Tensor, ...], dtype: torch.dtype) -> Tensor:
     """Run the operator's formula in PyTorch in one type; inputs are real numbers in the operator's order."""
     cast = tuple(tensor.to(dtype) for tensor in inputs)
-    if variant.kernel == "residual":
-        x, norm_weight, norm_bias, weight, bias, *rest = cast
+    return formula(variant, formulas.relative(variant.window, cast[0].device))(*cast)
+
+
+def formula(variant: Variant, index: Tensor) -> Callable[..., Tensor]:
+    """Return the operator as a function of its inputs alone, which PyTorch can compile; index is rel(i, j)."""
+    window = variant.window
+
+    def residual(
+        x: Tensor, norm_weight: Tensor, norm_bias: Tensor, weight: Tensor, bias: Tensor, *rest: Tensor
+    ) -> Tensor:
         norm, projection = (norm_weight, norm_bias), (weight, bias)
-        return formulas.residual(x, norm, projection, _four(rest), variant.window, EPSILON)
-    x, query, *rest = cast
-    return formulas.attention(x, query, _four(rest), variant.window)
+        return formulas.residual(x, norm, projection, _four(rest), window, EPSILON, index)
+
+    def attention(x: Tensor, query: Tensor, *rest: Tensor) -> Tensor:
+        return formulas.attention(x, query, _four(rest), window, index)
+
+    return residual if variant.kernel == "residual" else attention
 
 
-def _four(tensors: list[Tensor]) -> formulas.Parameters:
+def _four(tensors: Sequence[Tensor]) -> formulas.Parameters:
     weight, bias, inner, outer = tensors[:4]
     return weight, bias, inner, outer
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from plugins.gpu import formulas
-from plugins.gpu.cases import EPSILON, Case, compute
+from plugins.gpu.cases import EPSILON, Case, formula
 from plugins.gpu.driver import Kernel
 from plugins.variants import Variant
 
@@ -24,19 +24,19 @@ def competitors(variant: Variant, cases: list[Case], kernels: dict[Variant, Kern
     """
     kind = torch.float32 if variant.dtype == "fp32" else torch.float16
     floats = {id(case): tuple(tensor.to(kind) for tensor in case.real) for case in cases}
+    index = formulas.relative(variant.window, cases[0].inputs[0].device)
+    plainly = formula(variant, index)
     torch._dynamo.reset()  # else it falls back to eager, silently, after eight shapes of one function
-    compiled = torch.compile(compute, dynamic=False)
+    compiled = torch.compile(plainly, dynamic=False)
     ways: dict[str, Way] = {
-        "eager": lambda case, y: compute(variant, floats[id(case)], kind),
-        "compile": lambda case, y: compiled(variant, floats[id(case)], kind),
+        "eager": lambda case, y: plainly(*floats[id(case)]),
+        "compile": lambda case, y: compiled(*floats[id(case)]),
     }
     plain = kernels.get(Variant("attention", "fp16", variant.window, variant.head_width))
     if variant.kernel == "residual" and plain is not None:
         ways["unfused"] = _unfused(plain, cases)
     elif variant.kernel != "residual":
-        tables = {
-            key: [formulas.expand(table, variant.window) for table in value[4:6]] for key, value in floats.items()
-        }
+        tables = {key: [formulas.expand(table, index) for table in value[4:6]] for key, value in floats.items()}
 
         def sdpa(case: Case, y: Tensor) -> Tensor:
             x, query, weight, bias, inner, outer = floats[id(case)][:6]

@@ -31,9 +31,13 @@ def merge(x: Tensor, height: int, width: int, window: int) -> Tensor:
     return x.permute(0, 1, 4, 2, 5, 3, 6).reshape(-1, height, width, heads * head_width)
 
 
-def expand(table: Tensor, window: int) -> Tensor:
-    """Look a table [(2w - 1)^2, heads] up: [heads, T, T]."""
-    index = torch.from_numpy(relative_index(window)).to(table.device)
+def relative(window: int, device: torch.device) -> Tensor:
+    """Return rel(i, j), int64 [T, T]; made beforehand, because a CUDA graph cannot capture copies from the host."""
+    return torch.from_numpy(relative_index(window)).to(device)
+
+
+def expand(table: Tensor, index: Tensor) -> Tensor:
+    """Look a table [(2w - 1)^2, heads] up at rel(i, j): [heads, T, T]."""
     return table[index].permute(2, 0, 1)
 
 
@@ -43,12 +47,12 @@ def dynamic_scale(keys: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return F.softplus(logit) / math.sqrt(keys.shape[-1])
 
 
-def attention(x: Tensor, query: Tensor, parameters: Parameters, window: int) -> Tensor:
-    """Compute `LslaAttention`: x, query, y [B, H, W, C]; tables are looked up on the way, as the model does."""
+def attention(x: Tensor, query: Tensor, parameters: Parameters, window: int, index: Tensor) -> Tensor:
+    """Compute `LslaAttention`: x, query, y [B, H, W, C]; index [T, T]; tables are looked up as the model does."""
     weight, bias, inner, outer = parameters
     keys, queries = (partition(tensor, weight.shape[0], window) for tensor in (x, query))
-    scores = (queries * dynamic_scale(keys, weight, bias)) @ keys.transpose(-1, -2) + expand(inner, window)
-    mixed = (scores.softmax(-1) + expand(outer, window)) @ keys
+    scores = (queries * dynamic_scale(keys, weight, bias)) @ keys.transpose(-1, -2) + expand(inner, index)
+    mixed = (scores.softmax(-1) + expand(outer, index)) @ keys
     return merge(mixed, x.shape[1], x.shape[2], window)
 
 
@@ -63,8 +67,15 @@ def attention_sdpa(
     return merge(mixed, x.shape[1], x.shape[2], window)
 
 
-def residual(x: Tensor, norm: tuple[Tensor, Tensor], projection: tuple[Tensor, Tensor], parameters: Parameters,
-             window: int, epsilon: float) -> Tensor:  # fmt: skip
+def residual(
+    x: Tensor,
+    norm: tuple[Tensor, Tensor],
+    projection: tuple[Tensor, Tensor],
+    parameters: Parameters,
+    window: int,
+    epsilon: float,
+    index: Tensor,
+) -> Tensor:
     """Compute `LslaResidualAttention`: norm is (weight, bias), projection (weight [in, out], bias)."""
     n = F.layer_norm(x, x.shape[-1:], *norm, eps=epsilon)
-    return x + attention(n, n @ projection[0] + projection[1], parameters, window)
+    return x + attention(n, n @ projection[0] + projection[1], parameters, window, index)

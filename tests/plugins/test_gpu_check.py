@@ -40,7 +40,8 @@ def test_the_yardstick_is_the_operator() -> None:
 def test_the_competitors_compute_the_same() -> None:
     case = random_case(Variant("attention", "fp32", 7, 32), Shape(2, 1, 2, 3), 1)
     x, query, weight, bias, inner, outer = (tensor.double() for tensor in case.real)
-    whole = [formulas.expand(table, 7) for table in (inner, outer)]
+    index = formulas.relative(7, inner.device)
+    whole = [formulas.expand(table, index) for table in (inner, outer)]
     y = formulas.attention_sdpa(x, query, (weight, bias, inner, outer), whole[0], whole[1], 7)
     torch.testing.assert_close(y, case.answer(), rtol=1e-9, atol=1e-12)
     torch.testing.assert_close(
