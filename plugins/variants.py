@@ -92,11 +92,17 @@ class Variant:
     def constants(self) -> dict[str, int]:
         """What is compiled into the kernel, by the names of its arguments."""
         tile = self.tile
-        constants = {"SIDE": self.window, "WIDTH": self.head_width, "ROWS": tile.rows, "COLUMNS": tile.columns}
+        constants = {
+            "SIDE": self.window,
+            "PITCH": tile.pitch,
+            "WIDTH": self.head_width,
+            "ROWS": tile.rows,
+            "COLUMNS": tile.columns,
+        }
         if self.kernel == "quantised":
             constants["LANES"] = max(32, self.head_width)  # an int8 product takes 32 at least
         if self.kernel == "residual":
-            blocks = -(-self.tokens // tile.columns)
+            blocks = -(-self.window * tile.pitch // tile.columns)
             constants["CHANNELS"] = self.channels
             constants["CHUNK"] = min(32, self.channels & -self.channels)
             constants["KEY_BLOCKS"] = 1 << (blocks - 1).bit_length()
@@ -105,7 +111,7 @@ class Variant:
     @property
     def row_blocks(self) -> int:
         """Programs that share the rows of one window and head."""
-        return -(-self.tokens // self.tile.rows)
+        return -(-self.window * self.tile.pitch // self.tile.rows)
 
     @property
     def max_per_program(self) -> int:
@@ -128,27 +134,30 @@ class Variant:
 
 @dataclass(frozen=True)
 class Tile:
-    """Rows and columns of the tile of scores, warps of a program, and stages of its software pipeline."""
+    """Rows and columns of the tile of scores, warps of a program, stages of its pipeline, token numbers of a row."""
 
     rows: int
     columns: int
     warps: int
-    stages: int = 2
+    stages: int
+    pitch: int
 
 
 def _tile(variant: Variant) -> Tile:
-    """Choose the tile: all tokens where they fit, else blocks; what spills no register on any architecture."""
+    """Choose the tile: all tokens where they fit, else blocks of whole rows; of those shipped, none spills anywhere."""
     smallest = 32 if variant.kernel == "quantised" else 16  # what a tensor core multiplies at once
-    whole = max(smallest, 1 << (variant.tokens - 1).bit_length())
     full = variant.dtype == "fp32"  # products run outside the tensor cores, their operands in more registers
+    whole = max(smallest, 1 << (variant.tokens - 1).bit_length())
     if whole <= TILE and variant.kernel != "residual":
         warps = max(1, whole // 16) * (2 if full or variant.head_width == 64 else 1)
-        return Tile(whole, whole, warps, stages=1 if full and variant.head_width == 64 else 2)
-    if variant.kernel == "quantised":
-        return Tile(64, 32, 8, stages=1)
-    if full:
-        return Tile(min(32, whole), min(32, whole), 4, stages=1)
-    return Tile(min(64, whole), min(32, whole), min(4, max(1, whole // 16)))
+        return Tile(whole, whole, warps, stages=1 if full and variant.head_width == 64 else 2, pitch=variant.window)
+    pitch = max(4, 1 << (variant.window - 1).bit_length())
+    size = min(32, max(16, pitch * pitch))
+    if full or variant.kernel == "quantised":
+        return Tile(size, size, size // 8 * (2 if full else 1), stages=1, pitch=pitch)
+    # Every program of the residual kernel reads the whole window once for its statistics: fewer, taller ones.
+    rows = min(64, max(16, pitch * pitch)) if variant.kernel == "residual" else size
+    return Tile(rows, size, rows // 16, stages=2, pitch=pitch)
 
 
 def parse(name: str) -> Variant:

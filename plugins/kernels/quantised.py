@@ -7,7 +7,16 @@ largest weight may be 1 or 1 / T.
 import triton
 import triton.language as tl
 
-from plugins.kernels.windows import LOG2E, dynamic_scale, relative_offsets, token_offsets, window_base
+from plugins.kernels.windows import (
+    LOG2E,
+    are_tokens,
+    dynamic_scale,
+    look_up,
+    next_weights,
+    relative_offsets,
+    token_offsets,
+    window_base,
+)
 
 
 @triton.jit
@@ -34,25 +43,25 @@ def to_int8(real, scale):
 def qlsla_attention_tile(
     x, query, scale_weight, scale_bias, inner_bias, outer_bias, x_scale, query_scale, y_scale, y,
     num_windows, windows_down, windows_across, heads, per_program,
-    SIDE: tl.constexpr, WIDTH: tl.constexpr, LANES: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+    SIDE: tl.constexpr, PITCH: tl.constexpr, WIDTH: tl.constexpr, LANES: tl.constexpr,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     """All T tokens in one tile; LANES is the head width or, for 16, the 32 that an int8 product needs."""
-    TOKENS: tl.constexpr = SIDE * SIDE
     channels = heads * WIDTH
+    row_stride = windows_across * SIDE * channels
     program = tl.program_id(0)
     head = program % heads
     first = program // heads * per_program
 
     tokens = tl.arange(0, ROWS)
     lanes = tl.arange(0, LANES)
-    real = tokens < TOKENS
+    real = are_tokens(tokens, SIDE, PITCH)
     there = real[:, None] & (lanes < WIDTH)[None, :]
-    offsets = token_offsets(tokens, windows_across, channels, SIDE)[:, None] + head * WIDTH + lanes[None, :]
-    pairs = real[:, None] & real[None, :]
-    table = relative_offsets(tokens, tokens, heads, SIDE) + head
-    inner = tl.load(inner_bias + table, mask=pairs, other=0.0)
+    offsets = token_offsets(tokens, row_stride, channels, PITCH)[:, None] + head * WIDTH + lanes[None, :]
+    table = relative_offsets(tokens, tokens, heads, SIDE, PITCH) + head
+    inner = look_up(inner_bias, table, real, True)
     inner = tl.where(real[None, :], inner, float("-inf"))
-    outer = tl.load(outer_bias + table, mask=pairs, other=0.0)
+    outer = look_up(outer_bias, table, real, True)
     weight = tl.load(scale_weight + head * WIDTH + lanes, mask=lanes < WIDTH, other=0.0)
     bias = tl.load(scale_bias + head)
     x_step = tl.load(x_scale)
@@ -66,8 +75,8 @@ def qlsla_attention_tile(
         scale = dynamic_scale(keys.to(tl.float32) * x_step, weight, bias, WIDTH)
         dots = tl.dot(queries, tl.trans(keys), out_dtype=tl.int32).to(tl.float32)
         scores = dots * (scale * score_step)[:, None] + inner
-        scores = tl.exp2((scores - tl.max(scores, axis=1)[:, None]) * LOG2E)
-        weights, step = quantise_rows(scores / tl.sum(scores, axis=1)[:, None] + outer)
+        weights = tl.exp2(scores * LOG2E - (tl.max(scores, axis=1) * LOG2E)[:, None])
+        weights, step = quantise_rows(weights * (1.0 / tl.sum(weights, axis=1))[:, None] + outer)
         mixed = tl.dot(weights, keys, out_dtype=tl.int32).to(tl.float32) * (step * x_step)[:, None]
         tl.store(y + base + offsets, to_int8(mixed, y_step), mask=there)
 
@@ -76,21 +85,26 @@ def qlsla_attention_tile(
 def qlsla_attention_stream(
     x, query, scale_weight, scale_bias, inner_bias, outer_bias, x_scale, query_scale, y_scale, y,
     num_windows, windows_down, windows_across, heads, per_program,
-    SIDE: tl.constexpr, WIDTH: tl.constexpr, LANES: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+    SIDE: tl.constexpr, PITCH: tl.constexpr, WIDTH: tl.constexpr, LANES: tl.constexpr,
+    ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    """Keys come COLUMNS at a time; each block's softmax weights and outer bias have their own steps by row."""
-    TOKENS: tl.constexpr = SIDE * SIDE
-    BLOCKS: tl.constexpr = (TOKENS + ROWS - 1) // ROWS
+    """Keys come some rows at a time; each block's softmax weights and outer bias have their own steps by row."""
+    BLOCKS: tl.constexpr = (SIDE * PITCH + ROWS - 1) // ROWS
+    STEP: tl.constexpr = COLUMNS // PITCH
+    MASKED: tl.constexpr = SIDE % STEP != 0
     channels = heads * WIDTH
+    row_stride = windows_across * SIDE * channels
     program = tl.program_id(0)
     rows = program % BLOCKS * ROWS + tl.arange(0, ROWS)
     head = program // BLOCKS % heads
     first = program // (BLOCKS * heads) * per_program
 
     lanes = tl.arange(0, LANES)
-    real_rows = (rows < TOKENS)[:, None]
-    row_there = real_rows & (lanes < WIDTH)[None, :]
-    row_offsets = token_offsets(rows, windows_across, channels, SIDE)[:, None] + head * WIDTH + lanes[None, :]
+    columns = tl.arange(0, COLUMNS)
+    row_there = are_tokens(rows, SIDE, PITCH)[:, None] & (lanes < WIDTH)[None, :]
+    row_offsets = token_offsets(rows, row_stride, channels, PITCH)[:, None] + head * WIDTH + lanes[None, :]
+    key_offsets = token_offsets(columns, row_stride, channels, PITCH)[:, None] + head * WIDTH + lanes[None, :]
+    table = relative_offsets(rows, columns, heads, SIDE, PITCH) + head
     weight = tl.load(scale_weight + head * WIDTH + lanes, mask=lanes < WIDTH, other=0.0)
     bias = tl.load(scale_bias + head)
     x_step = tl.load(x_scale)
@@ -106,26 +120,20 @@ def qlsla_attention_stream(
         total = tl.zeros((ROWS,), tl.float32)
         softened = tl.zeros((ROWS, LANES), tl.float32)
         biased = tl.zeros((ROWS, LANES), tl.float32)
-        for start in range(0, TOKENS, COLUMNS):
-            columns = start + tl.arange(0, COLUMNS)
-            real = columns < TOKENS
+        for row in range(0, SIDE, STEP):
+            real = are_tokens(columns + row * PITCH, SIDE, PITCH)
             there = real[:, None] & (lanes < WIDTH)[None, :]
-            offsets = token_offsets(columns, windows_across, channels, SIDE)[:, None] + head * WIDTH + lanes[None, :]
-            keys = tl.load(x + base + offsets, mask=there, other=0)
-            table = relative_offsets(rows, columns, heads, SIDE) + head
-            pairs = real_rows & real[None, :]
-            inner = tl.load(inner_bias + table, mask=pairs, other=0.0)
-            outer, outer_step = quantise_rows(tl.load(outer_bias + table, mask=pairs, other=0.0))
+            keys = tl.load(x + base + row * row_stride + key_offsets, mask=there, other=0)
+            back = row * (2 * SIDE - 1) * heads
+            inner = look_up(inner_bias - back, table, real, MASKED)
+            # Keys of the padding are zero, so what the padding's bias is makes the step coarser at most.
+            outer, outer_step = quantise_rows(look_up(outer_bias - back, table, real, MASKED))
             scores = tl.dot(queries, tl.trans(keys), out_dtype=tl.int32).to(tl.float32) * scale[:, None] + inner
             scores = tl.where(real[None, :], scores, float("-inf"))
-            larger = tl.maximum(largest, tl.max(scores, axis=1))
-            shrink = tl.exp2((largest - larger) * LOG2E)
-            scores = tl.exp2((scores - larger[:, None]) * LOG2E)
-            total = total * shrink + tl.sum(scores, axis=1)
-            weights, step = quantise_rows(scores)
+            weights, largest, total, shrink = next_weights(scores, largest, total)
+            weights, step = quantise_rows(weights)
             softened = softened * shrink[:, None]
             softened += tl.dot(weights, keys, out_dtype=tl.int32).to(tl.float32) * step[:, None]
             biased += tl.dot(outer, keys, out_dtype=tl.int32).to(tl.float32) * outer_step[:, None]
-            largest = larger
         mixed = (softened / total[:, None] + biased) * x_step
         tl.store(y + base + row_offsets, to_int8(mixed, y_step), mask=row_there)

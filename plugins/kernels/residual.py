@@ -7,7 +7,15 @@ LayerNorm, and keeps those of every token in registers; normalised rows are made
 import triton
 import triton.language as tl
 
-from plugins.kernels.windows import LOG2E, dynamic_scale, relative_offsets, token_offsets, window_base
+from plugins.kernels.windows import (
+    are_tokens,
+    dynamic_scale,
+    look_up,
+    next_weights,
+    relative_offsets,
+    token_offsets,
+    window_base,
+)
 
 
 @triton.jit
@@ -45,76 +53,75 @@ def statistics(tokens, real, epsilon, CHANNELS: tl.constexpr, CHUNK: tl.constexp
 def lsla_residual_attention(
     x, norm_weight, norm_bias, query_weight, query_bias, scale_weight, scale_bias, inner_bias, outer_bias, y,
     epsilon, num_windows, windows_down, windows_across, heads, per_program,
-    SIDE: tl.constexpr, WIDTH: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+    SIDE: tl.constexpr, PITCH: tl.constexpr, WIDTH: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
     CHANNELS: tl.constexpr, CHUNK: tl.constexpr, KEY_BLOCKS: tl.constexpr,
 ):  # fmt: skip
-    """KEY_BLOCKS is ceil(T / COLUMNS) rounded up to a power of two; CHUNK divides CHANNELS."""
-    TOKENS: tl.constexpr = SIDE * SIDE
-    BLOCKS: tl.constexpr = (TOKENS + ROWS - 1) // ROWS
+    """KEY_BLOCKS is ceil(SIDE * PITCH / COLUMNS) rounded up to a power of two; CHUNK divides CHANNELS."""
+    BLOCKS: tl.constexpr = (SIDE * PITCH + ROWS - 1) // ROWS
+    STEP: tl.constexpr = COLUMNS // PITCH
+    MASKED: tl.constexpr = SIDE % STEP != 0
     HEADS: tl.constexpr = CHANNELS // WIDTH
+    row_stride = windows_across * (SIDE * CHANNELS)
     program = tl.program_id(0)
     groups = (heads + per_program - 1) // per_program
     rows = program % BLOCKS * ROWS + tl.arange(0, ROWS)
     first = program // BLOCKS % groups * per_program
     window = program // (BLOCKS * groups)
     base = window_base(window, windows_down, windows_across, CHANNELS, SIDE)
+    here = x + base
+    columns = tl.arange(0, COLUMNS)
+    key_offsets = token_offsets(columns, row_stride, CHANNELS, PITCH)
 
     # Statistics of every token of the window, [KEY_BLOCKS, COLUMNS].
     which = tl.arange(0, KEY_BLOCKS)[:, None]
     means = tl.zeros((KEY_BLOCKS, COLUMNS), tl.float32)
     inverses = tl.zeros((KEY_BLOCKS, COLUMNS), tl.float32)
-    for start in range(0, TOKENS, COLUMNS):
-        tokens = start + tl.arange(0, COLUMNS)
-        addresses = x + base + token_offsets(tokens, windows_across, CHANNELS, SIDE)
-        mean, inverse = statistics(addresses, tokens < TOKENS, epsilon, CHANNELS, CHUNK, COLUMNS)
-        means = tl.where(which == start // COLUMNS, mean[None, :], means)
-        inverses = tl.where(which == start // COLUMNS, inverse[None, :], inverses)
+    for row in range(0, SIDE, STEP):
+        real = are_tokens(columns + row * PITCH, SIDE, PITCH)
+        mean, inverse = statistics(here + row * row_stride + key_offsets, real, epsilon, CHANNELS, CHUNK, COLUMNS)
+        means = tl.where(which == row // STEP, mean[None, :], means)
+        inverses = tl.where(which == row // STEP, inverse[None, :], inverses)
 
-    real_rows = rows < TOKENS
-    row_offsets = token_offsets(rows, windows_across, CHANNELS, SIDE)
-    own = x + base + row_offsets
-    own_mean, own_inverse = statistics(own, real_rows, epsilon, CHANNELS, CHUNK, ROWS)
+    real_rows = are_tokens(rows, SIDE, PITCH)
+    row_offsets = token_offsets(rows, row_stride, CHANNELS, PITCH)
+    own_mean, own_inverse = statistics(here + row_offsets, real_rows, epsilon, CHANNELS, CHUNK, ROWS)
+    table = relative_offsets(rows, columns, HEADS, SIDE, PITCH)
     lanes = tl.arange(0, WIDTH)
 
     for head in range(first, tl.minimum(first + per_program, HEADS)):
         channels = head * WIDTH + lanes
         projected = tl.zeros((ROWS, WIDTH), tl.float32)
         for start in range(0, CHANNELS, CHUNK):
-            columns = start + tl.arange(0, CHUNK)
-            part = normalised(own, real_rows, columns, own_mean, own_inverse, norm_weight, norm_bias)
-            matrix = tl.load(query_weight + columns[:, None] * CHANNELS + channels[None, :])
+            chunk = start + tl.arange(0, CHUNK)
+            part = normalised(here + row_offsets, real_rows, chunk, own_mean, own_inverse, norm_weight, norm_bias)
+            matrix = tl.load(query_weight + chunk[:, None] * CHANNELS + channels[None, :])
             projected = tl.dot(part, matrix, projected, input_precision="ieee")
         projected += tl.load(query_bias + channels).to(tl.float32)[None, :]
 
-        slice_ = normalised(own, real_rows, channels, own_mean, own_inverse, norm_weight, norm_bias)
-        queries = projected.to(slice_.dtype)
+        own = normalised(here + row_offsets, real_rows, channels, own_mean, own_inverse, norm_weight, norm_bias)
+        queries = projected.to(own.dtype)
         weight = tl.load(scale_weight + channels).to(tl.float32)
-        scale = dynamic_scale(slice_.to(tl.float32), weight, tl.load(scale_bias + head).to(tl.float32), WIDTH)
+        scale = dynamic_scale(own.to(tl.float32), weight, tl.load(scale_bias + head).to(tl.float32), WIDTH)
         largest = tl.full((ROWS,), float("-inf"), tl.float32)
         total = tl.zeros((ROWS,), tl.float32)
         softened = tl.zeros((ROWS, WIDTH), tl.float32)
         biased = tl.zeros((ROWS, WIDTH), tl.float32)
-        for start in range(0, TOKENS, COLUMNS):
-            tokens = start + tl.arange(0, COLUMNS)
-            real = tokens < TOKENS
-            mean = tl.sum(tl.where(which == start // COLUMNS, means, 0.0), axis=0)
-            inverse = tl.sum(tl.where(which == start // COLUMNS, inverses, 0.0), axis=0)
-            addresses = x + base + token_offsets(tokens, windows_across, CHANNELS, SIDE)
+        for row in range(0, SIDE, STEP):
+            real = are_tokens(columns + row * PITCH, SIDE, PITCH)
+            mean = tl.sum(tl.where(which == row // STEP, means, 0.0), axis=0)
+            inverse = tl.sum(tl.where(which == row // STEP, inverses, 0.0), axis=0)
+            addresses = here + row * row_stride + key_offsets
             keys = normalised(addresses, real, channels, mean, inverse, norm_weight, norm_bias)
-            table = relative_offsets(rows, tokens, HEADS, SIDE) + head
-            pairs = real_rows[:, None] & real[None, :]
-            inner = tl.load(inner_bias + table, mask=pairs, other=0.0).to(tl.float32)
-            outer = tl.load(outer_bias + table, mask=pairs, other=0.0).to(keys.dtype)
+            ahead = head - row * (2 * SIDE - 1) * HEADS
+            inner = look_up(inner_bias + ahead, table, real, MASKED).to(tl.float32)
+            outer = look_up(outer_bias + ahead, table, real, MASKED)
             scores = tl.dot(queries, tl.trans(keys), input_precision="ieee") * scale[:, None] + inner
             scores = tl.where(real[None, :], scores, float("-inf"))
-            larger = tl.maximum(largest, tl.max(scores, axis=1))
-            shrink = tl.exp2((largest - larger) * LOG2E)
-            scores = tl.exp2((scores - larger[:, None]) * LOG2E)
-            total = total * shrink + tl.sum(scores, axis=1)
-            softened = tl.dot(scores.to(keys.dtype), keys, softened * shrink[:, None], input_precision="ieee")
+            weights, largest, total, shrink = next_weights(scores, largest, total)
+            softened = tl.dot(weights.to(keys.dtype), keys, softened * shrink[:, None], input_precision="ieee")
             biased = tl.dot(outer, keys, biased, input_precision="ieee")
-            largest = larger
         mixed = softened / total[:, None] + biased
         places = row_offsets[:, None] + channels[None, :]
-        before = tl.load(x + base + places, mask=real_rows[:, None], other=0.0)
-        tl.store(y + base + places, (before.to(tl.float32) + mixed).to(before.dtype), mask=real_rows[:, None])
+        before = tl.load(here + places, mask=real_rows[:, None], other=0.0)
+        result = (before.to(tl.float32) + mixed).to(before.dtype)
+        tl.store(y + base + places, result, mask=real_rows[:, None])
