@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 
 from edge_lsla.atomic import atomic_path, check_output, write_text
+from edge_lsla.bundle_verbs import bundle_app
 from edge_lsla.console import progress, run, say, verb
 from edge_lsla.errors import AccuracyError, ImageError, MissingComponentError, SourceError, UsageError
 
@@ -33,6 +34,7 @@ HELP = "Take a trained ViT-LSLA to the field: build, verify and run bundles."
 app = typer.Typer(help=HELP, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 infer = typer.Typer(help="Name what is in a picture, a folder, a video or before a camera.", no_args_is_help=True)
 app.add_typer(infer, name="infer")
+app.add_typer(bundle_app, name="bundle")
 
 Engine = Annotated[Optional[Path], typer.Option("--engine", "-e", help="A bundle; default: the demo bundle.")]
 Precision = Annotated[Optional[str], typer.Option(help="fp32, fp16 or int8; default: the bundle's preferred one.")]

@@ -16,9 +16,12 @@ SHARED = {
     "bundle",
     "data",
     "description",
+    "device",
+    "engine_cache",
     "errors",
     "operator",
     "predictions",
+    "preflight",
     "preprocessing",
     "reading",
     "__version__",
@@ -27,7 +30,7 @@ STAGES = {"model", "export", "surgery", "calibration", "build", "runner", "pipel
 # Training is the one use of the model that is no step towards the field; the plugin has verbs of its own.
 ALSO = {"training": {"model"}, "plugins": {"console"}}
 OUTSIDE = {"calibration", "plugins"}  # top-level folders, not in the wheel
-COMPOSERS = {"__main__", "app", "console", "tables", "doctor", "evaluation", "timing"}
+COMPOSERS = {"__main__", "app", "bundle_verbs", "console", "tables", "doctor", "evaluation", "timing"}
 HEAVY = ("torch", "onnx", "onnxruntime", "tensorrt", "triton", "pycuda", "cv2", "av", "matplotlib")
 
 

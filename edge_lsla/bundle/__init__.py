@@ -13,6 +13,17 @@ from edge_lsla.bundle.manifest import (
     Passport,
     Tolerance,
 )
+from edge_lsla.bundle.signing import (
+    PublicKey,
+    Signature,
+    SigningKey,
+    generate_key,
+    read_private_key,
+    read_public_key,
+    sign_bundle,
+    verify_signature,
+)
+from edge_lsla.bundle.trust import allows_native_code, remember_built_here, trusted_keys, was_built_here
 from edge_lsla.bundle.writing import GoldenSet, NewArtifact, write_bundle
 
 __all__ = [
@@ -28,7 +39,19 @@ __all__ = [
     "Manifest",
     "NewArtifact",
     "Passport",
+    "PublicKey",
+    "Signature",
+    "SigningKey",
     "Tolerance",
+    "allows_native_code",
+    "generate_key",
     "open_bundle",
+    "read_private_key",
+    "read_public_key",
+    "remember_built_here",
+    "sign_bundle",
+    "trusted_keys",
+    "verify_signature",
+    "was_built_here",
     "write_bundle",
 ]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,9 @@ from edge_lsla.bundle.manifest import (
 )
 from edge_lsla.errors import BundleError, CompatibilityError
 
+if TYPE_CHECKING:
+    from edge_lsla.bundle.signing import PublicKey
+
 MAX_SIGNATURE_BYTES = 65_536
 
 
@@ -35,16 +38,19 @@ class Bundle:
         path: the file.
         digest: SHA-256 of the file without its comment, hexadecimal; it identifies the bundle.
         manifest: what it holds.
+        signature: bytes of `signature.json`, which nothing has looked at (see `verify_signature`); None if unsigned.
     """
 
     path: Path
     digest: str
     manifest: Manifest
+    signature: bytes | None
 
-    def __init__(self, archive: Archive, manifest: Manifest) -> None:
+    def __init__(self, archive: Archive, manifest: Manifest, signature: bytes | None) -> None:
         self.path = archive.path
         self.digest = archive.digest
         self.manifest = manifest
+        self.signature = signature
         self._archive = archive
 
     def __enter__(self) -> Bundle:
@@ -119,27 +125,52 @@ class Bundle:
         return data
 
 
-def open_bundle(path: str | os.PathLike[str]) -> Bundle:
+def open_bundle(
+    path: str | os.PathLike[str],
+    *,
+    require_signature: bool = False,
+    trusted: Mapping[str, PublicKey] | None = None,
+) -> Bundle:
     """Open a bundle and verify all of it: size, digest, layout, names, manifest, and every entry's size and SHA-256.
 
-    A `signature.json` entry is allowed; this function does not verify it and trusts nothing because of it.
+    Args:
+        path: the file.
+        require_signature: whether a trusted key must have signed it. Else a `signature.json` entry is allowed, not
+            looked at, and nothing is trusted because of it.
+        trusted: by key id; None: those that `trusted_keys` finds.
 
     Raises:
         BundleError: the file cannot be read, is no bundle, or is not what was written.
         CompatibilityError: it was made by a newer edge-lsla.
+        TrustError: a signature is required, and is absent, wrong or by an unknown key.
+        MissingComponentError: a signature is required, and cryptography is absent, which verifies it.
     """
     with _naming(path):
         archive = Archive(path)
         try:
             text = archive.read(MANIFEST, strict_json.MAX_BYTES)
             manifest = _manifest(strict_json.parse(text))
-            if strict_json.dump(manifest.to_dict()) != text:
+            if manifest.text() != text:
                 raise BundleError("manifest is not written in the form of a bundle", MANIFEST, "rebuild the bundle")
-            _verify_entries(archive, manifest)
+            bundle = Bundle(archive, manifest, _verify_entries(archive, manifest))
         except BaseException:
             archive.close()
             raise
-    return Bundle(archive, manifest)
+    if require_signature:
+        try:
+            _require_signature(bundle, trusted)
+        except BaseException:
+            bundle.close()
+            raise
+    return bundle
+
+
+def _require_signature(bundle: Bundle, trusted: Mapping[str, PublicKey] | None) -> None:
+    # Both build on this module, and most bundles are opened without them.
+    from edge_lsla.bundle.signing import verify_signature
+    from edge_lsla.bundle.trust import trusted_keys
+
+    verify_signature(bundle, trusted_keys() if trusted is None else trusted)
 
 
 def _manifest(values: Any) -> Manifest:
@@ -149,7 +180,8 @@ def _manifest(values: Any) -> Manifest:
         raise BundleError(error.what, error.where, "rebuild the bundle") from error
 
 
-def _verify_entries(archive: Archive, manifest: Manifest) -> None:
+def _verify_entries(archive: Archive, manifest: Manifest) -> bytes | None:
+    """Refuse entries other than the manifest's; return the bytes of the one that it cannot name, the signature."""
     digests = manifest.digests_of_entries()
     for name in archive.entries:
         if name not in digests and name not in (MANIFEST, SIGNATURE):
@@ -162,8 +194,7 @@ def _verify_entries(archive: Archive, manifest: Manifest) -> None:
             raise BundleError("entry that the manifest names is missing", name, "copy the bundle again or rebuild it")
         if archive.entries[name].size != sizes[name] or archive.sha256(name) != digest:
             raise BundleError("entry is not the one that the manifest names", name, "rebuild the bundle")
-    if SIGNATURE in archive.entries:
-        archive.read(SIGNATURE, MAX_SIGNATURE_BYTES)
+    return archive.read(SIGNATURE, MAX_SIGNATURE_BYTES) if SIGNATURE in archive.entries else None
 
 
 def _pixels_shape(manifest: Manifest) -> tuple[int, ...]:

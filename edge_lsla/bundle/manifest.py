@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from dataclasses import dataclass
 from typing import Any
 
-from edge_lsla.bundle import fields, layout
+from edge_lsla.bundle import fields, layout, strict_json
 from edge_lsla.errors import BundleError, CompatibilityError, UsageError
 from edge_lsla.preprocessing import Preprocessing
 
@@ -221,6 +222,14 @@ class Manifest(Passport):
             "artifacts": [{**vars(artifact), "targets": list(artifact.targets)} for artifact in self.artifacts],
             "golden": dataclasses.asdict(self.golden),
         }
+
+    def text(self) -> bytes:
+        """Return the bytes of `manifest.json`: there is exactly one text for a manifest."""
+        return strict_json.dump(self.to_dict())
+
+    def sha256(self) -> str:
+        """Return the SHA-256 of `text`, which identifies all that a bundle holds, signed or not."""
+        return hashlib.sha256(self.text()).hexdigest()
 
     @classmethod
     def from_dict(cls, values: Any) -> Manifest:

@@ -103,7 +103,7 @@ def write_bundle(
             tolerance={key: value for key, value in golden.tolerance.items() if key in precisions},
         ),
     )
-    text = strict_json.dump(manifest.to_dict())
+    text = manifest.text()
     Manifest.from_dict(strict_json.parse(text))  # refuses one that is too large before anything is written
     data = {one.name: new.data for one, new in zip(described, artifacts)}
     with atomic_path(destination) as temporary:
