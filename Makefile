@@ -36,8 +36,9 @@ $(RUNTIMES)/tensorrt-rtx-%:
 	$(BIN)/pip install -q --no-deps --target $@.part tensorrt-rtx-cu13==$* tensorrt-rtx-cu13-bindings==$* tensorrt-rtx-cu13-libs==$*
 	mv $@.part $@
 
-gpu-check: $(READY)  ## On a machine with a CUDA GPU: every kernel against float64, and its times beside PyTorch's.
-	$(BIN)/python -m plugins.gpu.check --output benchmarks/results
+# Installs nothing: it takes the PyTorch and Triton that are there.
+gpu-check:  ## On a machine with a CUDA GPU: every kernel against float64, and its times beside PyTorch's.
+	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -m plugins.gpu.check --output benchmarks/results
 
 lint: $(READY)  ## The quick half of `test`.
 	$(BIN)/ruff format --check .

@@ -30,6 +30,7 @@ from edge_lsla.app import Backend, Precision, Threads, app
 from edge_lsla.atomic import check_output, write_bytes
 from edge_lsla.console import progress, say, verb
 from edge_lsla.errors import BundleError, DatasetError, EdgeLslaError, GraphError, UsageError
+from edge_lsla.operator import NAME, QUANTISED_NAME, RESIDUAL_NAME
 from edge_lsla.timing import medians_ms
 from plugins.verbs import plugin_app
 
@@ -63,6 +64,10 @@ Labels = Annotated[Optional[Path], typer.Option(help="Class names, one a line; d
 Data = Annotated[Optional[Path], typer.Option(help="Pictures: IP102 layout, a folder per class, or any folder.")]
 Method = Annotated[str, typer.Option(help="minmax, entropy or percentile.")]
 Images = Annotated[int, typer.Option(min=1, help="How many pictures to calibrate on.")]
+
+
+# What `fuse --level` makes.
+OPERATORS = {"attention": NAME, "residual": RESIDUAL_NAME, "int8": QUANTISED_NAME}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -219,32 +224,53 @@ def fuse(
             "int8: of a file that `calibrate --attention int8` wrote."
         ),
     ] = "attention",
+    precision: Annotated[str, typer.Option(help="fp32, or fp16: types written into the graph, for GPUs.")] = "fp32",
     for_plugin: Annotated[
         bool,
         typer.Option("--for-plugin", help="Leave the operators' function bodies out, as TensorRT's parser needs it."),
     ] = False,
 ) -> dict[str, Any]:
     """Replace every LSLA attention of an ONNX graph by one operator, each proved by numbers."""
-    from edge_lsla.surgery.function import drop_function
+    from edge_lsla.surgery.function import drop_function, is_operator
+    from edge_lsla.surgery.half import to_half
     from edge_lsla.surgery.onnx_file import read_onnx
+    from plugins.needed import needed
+    from plugins.variants import shipped
 
-    if level not in ("attention", "residual", "int8"):
+    if level not in OPERATORS:
         raise UsageError("there is no such level", f"--level {level}", "use attention, residual or int8")
+    if precision not in ("fp32", "fp16"):
+        raise UsageError("a graph's floats are fp32 or fp16", f"--precision {precision}", "int8: see `calibrate`")
     check_output(output)
-    fused, report = _fuse(read_onnx(model), model, level)
+    graph = read_onnx(model)
+    result: dict[str, Any] = {"output": str(output)}
+    if level == "attention" and (precision == "fp16" or for_plugin) and any(map(is_operator, graph.graph.node)):
+        fused = graph  # only its types or functions are to change
+    else:
+        fused, report = _fuse(graph, model, level)
+        result |= {
+            "fused": len(report.fused),
+            "refused": [{"where": r.where, "reason": r.reason} for r in report.refusals],
+            "nodes_before": report.nodes_before,
+            "nodes_after": report.nodes_after,
+            "max_error": report.max_error,
+        }
+    if precision == "fp16":
+        fused, halves = to_half(fused)
+        result["float32"] = list(halves.float32)
+        say().print(f"fp16: {len(halves.half)} layers, {len(halves.float32)} stay in float32, {halves.casts} casts")
+    result["operators"] = dict(Counter(node.op_type for node in fused.graph.node if is_operator(node)))
     if for_plugin:
         fused = drop_function(fused)
+        kernels = [variant.name for variant in needed(fused)]
+        more = [name for name in kernels if name not in {variant.name for variant in shipped()}]
+        say().print(f"kernels: {', '.join(kernels)}")
+        if more:
+            say().print(f"not shipped: build the plugin with --variants {','.join(more)}", style="yellow")
+        result |= {"kernels": kernels, "not_shipped": more}
     write_bytes(output, fused.SerializeToString(deterministic=True))
     say().print(f"written: {output}")
-    return {
-        "output": str(output),
-        "fused": len(report.fused),
-        "operators": dict(Counter(fused.op for fused in report.fused)),
-        "refused": [{"where": r.where, "reason": r.reason} for r in report.refusals],
-        "nodes_before": report.nodes_before,
-        "nodes_after": report.nodes_after,
-        "max_error": report.max_error,
-    }
+    return result
 
 
 @verb(app, "calibrate")
@@ -510,10 +536,14 @@ def _fuse(graph: ModelProto, path: Path, level: str = "attention") -> tuple[Mode
     try:
         with progress("fusing"):
             fused, report = fuse_quantised(graph) if level == "int8" else run(graph, level)
+        made = sum(one.op == OPERATORS[level] for one in report.fused)
+        if not made:
+            reasons = "; ".join(f"{refusal.where}: {refusal.reason}" for refusal in report.refusals)
+            raise GraphError(f"nothing became {OPERATORS[level]}", reasons, "choose another --level")
     except GraphError as error:  # it knows the graph, not the file
         raise GraphError(error.what, path if error.where is None else f"{path}: {error.where}", error.remedy) from error
     say().print(
-        f"fused: {len(report.fused)} attentions, {report.nodes_before} -> {report.nodes_after} nodes, "
+        f"fused: {made} {OPERATORS[level]}, {report.nodes_before} -> {report.nodes_after} nodes, "
         f"largest error of their proofs {report.max_error:.2g}"
     )
     for refusal in report.refusals:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from plugins.variants import Variant
 Way = Callable[[Case, Tensor], object]
 
 
-def competitors(variant: Variant, cases: list[Case], kernels: dict[Variant, Kernel]) -> dict[str, Way]:
+def competitors(variant: Variant, cases: list[Case], kernels: Mapping[Variant, Kernel]) -> dict[str, Way]:
     """Return other ways to compute each of the cases, by name; int8 competes with float16, PyTorch's nearest.
 
     eager and compile: the formula in PyTorch. sdpa: scaled_dot_product_attention and a product for the outer bias, the
@@ -36,7 +36,9 @@ def competitors(variant: Variant, cases: list[Case], kernels: dict[Variant, Kern
     if variant.kernel == "residual" and plain is not None:
         ways["unfused"] = _unfused(plain, cases)
     elif variant.kernel != "residual":
-        tables = {key: [formulas.expand(table, index) for table in value[4:6]] for key, value in floats.items()}
+        tables = {
+            key: [formulas.expand(table, index).contiguous() for table in value[4:6]] for key, value in floats.items()
+        }
 
         def sdpa(case: Case, y: Tensor) -> Tensor:
             x, query, weight, bias, inner, outer = floats[id(case)][:6]

@@ -42,7 +42,10 @@ def run(harness: Path, library: Path, case: Case, *, graph: bool, per_sample: in
         for label, tensor in zip(INPUTS[case.variant.kernel], case.inputs):
             (folder / f"{label}.bin").write_bytes(tensor.cpu().contiguous().numpy().tobytes())
         command = [str(harness), "run", str(library), str(folder / "case.txt")]
-        result = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
+        try:
+            result = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise EdgeLslaError("the harness could not be run", str(error)[:300]) from error
         if result.returncode:
             words = (result.stderr.strip() or result.stdout.strip()).splitlines()
             raise EdgeLslaError("the harness failed", "; ".join(words[-2:]) or f"exit code {result.returncode}")

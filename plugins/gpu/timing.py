@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,7 @@ from plugins.variants import Variant
 
 LAUNCHES = 20  # in one captured graph
 REPLAYS = 25
+WARM_SECONDS = 0.1
 EXPONENTIALS = 256  # for each element of the exp kernel
 
 
@@ -26,17 +28,21 @@ def median_us(calls: list[Callable[[], object]]) -> float:
     are captured into a CUDA graph: launches from Python take longer than small kernels run.
     """
     stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    stream.wait_stream(torch.cuda.current_stream())  # the data were made there
     with torch.cuda.stream(stream):
         for call in calls:  # compiles, loads, allocates
             call()
             call()
     stream.synchronize()
-    count = max(LAUNCHES, len(calls))
+    count = -(-LAUNCHES // len(calls)) * len(calls)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         for number in range(count):
             calls[number % len(calls)]()
-    graph.replay()
+    until = time.monotonic() + WARM_SECONDS  # a GPU lowers its clock while it waits for a compiler
+    while time.monotonic() < until:
+        graph.replay()
+        torch.cuda.synchronize()
     times: list[float] = []
     for _ in range(REPLAYS):
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]

@@ -78,6 +78,11 @@ def test_the_other_operators_by_the_verbs(command, checkpoint: Path, pictures: P
     assert len(graph.functions) == 0
     assert [node.op_type for node in graph.graph.node].count("LslaAttention") == 2
 
+    again = command("fuse", fused, "-o", tmp_path / "h.onnx", "--for-plugin", "--precision", "fp16", "--json")
+    assert (again.code, again.json["kernels"]) == (0, ["attention-w2-d32-fp16", "attention-w4-d32-fp16"])
+    assert "--variants attention-w2-d32-fp16,attention-w4-d32-fp16" in again.err
+    nothing = command("fuse", fused, "-o", tmp_path / "n.onnx", "--level", "int8")
+    assert (nothing.code, "nothing became QLslaAttention" in nothing.err) == (2, True)
     wrong = command("fuse", plain, "-o", tmp_path / "w.onnx", "--level", "all")
     assert (wrong.code, wrong.err.strip()) == (
         2,

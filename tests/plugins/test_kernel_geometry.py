@@ -6,8 +6,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernel_launch import check, launch, ordinary, relative_error
+from kernel_launch import check, launch, ordinary
 
+from plugins.gpu.bounds import relative_error
 from plugins.gpu.cases import Case, Shape, random_case
 from plugins.variants import INPUTS, Variant
 
