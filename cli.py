@@ -12,9 +12,7 @@ import hashlib
 import os
 import sys
 import tempfile
-import time
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
@@ -35,21 +33,15 @@ from edge_lsla.timing import medians_ms
 from plugins.verbs import plugin_app
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
     from onnx import ModelProto
 
-    from calibration.ranges_file import Ranges
-    from edge_lsla.bundle import Manifest
-    from edge_lsla.description import Description
+    from edge_lsla.bundling import Source
     from edge_lsla.runner.model import Model
     from edge_lsla.surgery.fuse import FuseReport
 
 ROOT = Path(__file__).resolve().parent
 DEMO = ROOT / "demo"
 DEMO_WEIGHTS = DEMO / "vit_lsla_demo.safetensors"
-GOLDEN_IMAGES = 8
-FP32_SLACK = 1e-3  # of the logits' spread, where it is above 1: other CPUs sum in another order
-INT8_SLACK = 0.25  # of the logits' spread: rounding may go either way at each Q/DQ; a broken kernel is off by far more
 
 model_app = typer.Typer(help="Look at model architectures.", no_args_is_help=True)
 app.add_typer(model_app, name="model")
@@ -68,25 +60,6 @@ Images = Annotated[int, typer.Option(min=1, help="How many pictures to calibrate
 
 # What `fuse --level` makes.
 OPERATORS = {"attention": NAME, "residual": RESIDUAL_NAME, "int8": QUANTISED_NAME}
-
-
-@dataclasses.dataclass(frozen=True)
-class Source:
-    """What a bundle is built from: the fused float32 graph, and all that is known of it."""
-
-    path: Path
-    graph: ModelProto
-    description: Description
-    digests: dict[str, str]
-
-
-@dataclasses.dataclass(frozen=True)
-class Calibrate:
-    """How to calibrate."""
-
-    data: Path
-    method: str = "minmax"
-    images: int = 256
 
 
 @verb(model_app, "model info")
@@ -288,6 +261,7 @@ def calibrate(
     from calibration.qdq import insert_qdq
     from calibration.ranges_file import Ranges
     from calibration.settings import QdqSettings
+    from edge_lsla.bundling import Calibrate, measure_ranges
     from edge_lsla.description import describe
     from edge_lsla.surgery.onnx_file import read_onnx
 
@@ -300,7 +274,7 @@ def calibrate(
         measured = Ranges.load(ranges)
     else:
         assert data is not None
-        measured = _measure(graph, describe(graph, model), Calibrate(data, method, images))
+        measured = measure_ranges(graph, describe(graph, model), Calibrate(data, method, images))
     quantised, report = insert_qdq(graph, measured, settings)
     beside = output.with_suffix(".ranges.json")
     write_bytes(output, quantised.SerializeToString(deterministic=True))
@@ -317,9 +291,16 @@ def build_engine(
     source: Annotated[Path, typer.Argument(help="A checkpoint or an ONNX file.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The bundle to write, NAME.lsla.")],
     precision: Annotated[
-        str, typer.Option(help="fp32, int8, or both as 'int8,fp32', the preferred one first.")
+        str, typer.Option(help="fp32, fp16 (GPUs), int8, or several as 'int8,fp32', the preferred one first.")
     ] = "fp32",
-    backend: Backend = "auto",
+    backend: Annotated[
+        str, typer.Option(help="auto, onnxruntime, tensorrt, tensorrt-rtx, or several with commas.")
+    ] = "auto",
+    target: Annotated[
+        Optional[str], typer.Option(help="GPUs to build tensorrt-rtx engines for, on any machine: sm86,sm89,sm120.")
+    ] = None,
+    batch: Annotated[int, typer.Option(min=1, help="The largest batch of an engine.")] = 1,
+    attention: Annotated[str, typer.Option(help="On GPUs: auto, plugin, function or split.")] = "auto",
     data: Data = None,
     method: Method = "minmax",
     images: Images = 256,
@@ -330,35 +311,39 @@ def build_engine(
     """Build a verified bundle: export, fuse, calibrate, and record the numbers that a device must reproduce."""
     from calibration.pictures import choose_pictures
     from calibration.settings import CalibrationSettings
-    from edge_lsla.build.onnxruntime import check_precision
+    from edge_lsla.bundling import Calibrate, Wanted, build_bundle
 
-    precisions = [word.strip() for word in precision.split(",")]
-    for word in precisions:
-        check_precision(word)
-    if len(set(precisions)) != len(precisions):
-        raise UsageError("a precision is named twice", f"--precision {precision}", "name each once")
-    if "int8" in precisions and data is None:
-        raise UsageError("int8 needs pictures to calibrate on", "--data", "give a folder of pictures from the field")
+    wanted = Wanted(
+        backends=_backends(backend, target),
+        precisions=_words(precision),
+        targets=_words(target),
+        batch=batch,
+        attention=attention,
+        calibrate=Calibrate(data, method, images) if data else None,
+    )
     if output.suffix != ".lsla":
         raise UsageError("a bundle's name ends in .lsla", output, f"write {output.with_suffix('.lsla').name}")
     check_output(output)
     if data is not None:
         choose_pictures(data, images)  # what is wrong with the data is said before the work
     CalibrationSettings(method=method)
-    chosen = _check_backend(backend)
-    if data is not None and "int8" not in precisions:
+    if data is not None and "int8" not in wanted.precisions:
         say().print(
             "nothing is calibrated without int8 in --precision: --data gives only the golden pictures", style="yellow"
         )
     read = _with_class_names(_read_source(source, model, key_map, labels), data)
-    manifest, fidelity = _build_bundle(read, output, precisions, Calibrate(data, method, images) if data else None)
+    manifest, fidelity = build_bundle(read, output, wanted)
     size = output.stat().st_size
     say().print(f"{output}: {', '.join(one.name for one in manifest.artifacts)}, {size / 1e6:.2f} MB")
     return {
         "output": str(output),
-        "backend": chosen,
-        "precision": precisions[0],
-        "precisions": precisions,
+        "backend": wanted.backends[0],
+        "precision": wanted.precisions[0],
+        "precisions": list(wanted.precisions),
+        "artifacts": [
+            {"name": one.name, "backend": one.backend, "precision": one.precision, "kind": one.kind, "bytes": one.size}
+            for one in manifest.artifacts
+        ],
         "bytes": size,
         "fidelity": fidelity,
     }
@@ -475,13 +460,17 @@ def _make_folder(folder: Path) -> None:
 
 
 def _build_demo(bundle: Path) -> None:
-    _build_bundle(_read_source(DEMO_WEIGHTS), bundle, ("int8", "fp32"), Calibrate(DEMO / "calibration"))
+    from edge_lsla.bundling import Calibrate, Wanted, build_bundle
+
+    wanted = Wanted(precisions=("int8", "fp32"), calibrate=Calibrate(DEMO / "calibration"))
+    build_bundle(_read_source(DEMO_WEIGHTS), bundle, wanted)
 
 
 def _read_source(
     source: Path, model: str | None = None, key_map: Path | None = None, labels: Path | None = None
 ) -> Source:
     """Read a checkpoint (exporting it on the way) or an ONNX file, and fuse it."""
+    from edge_lsla.bundling import Source
     from edge_lsla.description import describe
     from edge_lsla.export.onnx_export import export_onnx
     from edge_lsla.model.checkpoint import file_sha256, open_checkpoint
@@ -551,81 +540,6 @@ def _fuse(graph: ModelProto, path: Path, level: str = "attention") -> tuple[Mode
     return fused, report
 
 
-def _measure(graph: ModelProto, description: Description, wanted: Calibrate) -> Ranges:
-    from calibration.measure import measure_folder
-    from calibration.settings import CalibrationSettings
-
-    settings = CalibrationSettings(method=wanted.method)
-    with progress("calibrating") as step:
-        ranges, skipped = measure_folder(
-            graph, description.preprocessing, wanted.data, wanted.images, settings, lambda done, of: step(done, of, "")
-        )
-    for error in skipped:
-        say().print(f"skipped: {error}", style="yellow")
-    return ranges
-
-
-def _build_bundle(
-    source: Source, output: Path, precisions: Sequence[str], wanted: Calibrate | None
-) -> tuple[Manifest, dict[str, Any]]:
-    """Make an artifact for each precision, record what it computes for a few pictures, and write the bundle."""
-    from calibration.measure import golden_pixels
-    from calibration.qdq import insert_qdq
-    from calibration.settings import QdqSettings
-    from edge_lsla.build.onnxruntime import build
-    from edge_lsla.bundle import GoldenSet, Passport, Tolerance, write_bundle
-    from edge_lsla.preprocessing import normalise
-    from edge_lsla.runner.onnxruntime import OnnxRuntimeRunner, import_onnxruntime
-
-    description, labels = source.description, source.description.labels
-    pixels = golden_pixels(description.preprocessing, wanted.data if wanted else None, GOLDEN_IMAGES)
-    inputs = normalise(pixels, description.preprocessing)
-
-    def compute(model: bytes, name: str) -> NDArray[np.float32]:
-        with OnnxRuntimeRunner(model, where=f"{source.path} in {name}") as runner:
-            return np.concatenate([runner.run(one[None]) for one in inputs])
-
-    reference = compute(source.graph.SerializeToString(), "fp32")
-    if reference.shape[1] != len(labels):
-        raise GraphError(
-            f"model has {reference.shape[1]} classes, the labels {len(labels)}", source.path, "give --labels"
-        )
-    spread = max(float(reference.std()), 1e-3)
-    tolerances = {"fp32": FP32_SLACK * max(1.0, spread), "int8": INT8_SLACK * spread}
-    artifacts, logits, layers, fidelity = [], {}, {}, {}
-    calibrated = None
-    for precision in precisions:
-        graph = source.graph
-        if precision == "int8":
-            assert wanted is not None  # checked by the verb
-            ranges = _measure(graph, description, wanted)
-            graph, report = insert_qdq(graph, ranges, QdqSettings(backend="onnxruntime"))
-            layers[precision] = dict(report.precision)
-            calibrated = {"method": ranges.method, "images": ranges.images}
-            source.digests["calibration"] = ranges.data_sha256
-            say().print(f"calibrated on {ranges.images} pictures: {len(report.quantised)} layers in INT8")
-        artifact = build(graph, precision, import_onnxruntime().__version__)
-        assert isinstance(artifact.data, bytes)
-        answer = logits[artifact.backend, precision] = compute(artifact.data, precision)
-        worst = float(np.abs(answer - reference).max())
-        fidelity[precision] = {"golden_max_abs_difference_from_fp32": round(worst, 6)}
-        artifacts.append(artifact)
-    passport = Passport(
-        name=description.name,
-        created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        edge_lsla=__version__,
-        model=description.model,
-        labels=labels,
-        preprocessing=description.preprocessing,
-        digests=source.digests,
-        precisions=layers,
-        fidelity=fidelity,
-        calibration=calibrated,
-    )
-    allowed = {precision: Tolerance(tolerances[precision]) for precision in precisions}
-    return write_bundle(output, passport, artifacts, GoldenSet(pixels, logits, allowed)), fidelity
-
-
 def _draw_samples(model: Model, path: Path) -> None:
     from edge_lsla.preprocessing import open_picture
     from edge_lsla.sinks.annotate import contact_sheet
@@ -641,16 +555,27 @@ def _draw_samples(model: Model, path: Path) -> None:
     field.write_picture(path, contact_sheet(cells, columns=6))
 
 
-def _check_backend(backend: str) -> str:
-    from edge_lsla.runner.model import BACKENDS
+def _words(text: str | None) -> tuple[str, ...]:
+    return tuple(word.strip() for word in text.split(",")) if text else ()
 
-    if backend not in ("auto", *BACKENDS):
-        raise UsageError(
-            f"no such backend {backend!r} in this version", "--backend", f"use auto or {', '.join(BACKENDS)}"
-        )
-    if backend == "auto":
-        say().print(f"backend {BACKENDS[0]}: runs anywhere, and the only one in this version")
-    return BACKENDS[0]
+
+def _backends(text: str, target: str | None) -> tuple[str, ...]:
+    """Read --backend; auto takes what this machine can build for, and says so."""
+    if text != "auto":
+        return _words(text)
+    if target:
+        say().print("backend tensorrt-rtx: the one that builds for other GPUs")
+        return ("tensorrt-rtx",)
+    from edge_lsla.device import describe_device
+
+    device = describe_device()
+    for name, version in (("tensorrt", device.tensorrt), ("tensorrt-rtx", device.tensorrt_rtx)):
+        if device.gpu and version:
+            say().print(f"backend {name}: {version} and a {device.gpu} are here")
+            return (name,)
+    why = "this machine has no GPU" if not device.gpu else "TensorRT is not installed"
+    say().print(f"backend onnxruntime: {why}")
+    return ("onnxruntime",)
 
 
 if __name__ == "__main__":

@@ -20,17 +20,19 @@ SHARED = {
     "engine_cache",
     "errors",
     "operator",
+    "plugin_library",
     "predictions",
     "preflight",
     "preprocessing",
     "reading",
+    "tensorrt",
     "__version__",
 }
 STAGES = {"model", "export", "surgery", "calibration", "build", "runner", "pipeline", "sinks"}
 # Training is the one use of the model that is no step towards the field; the plugin has verbs of its own.
 ALSO = {"training": {"model"}, "plugins": {"console"}}
 OUTSIDE = {"calibration", "plugins"}  # top-level folders, not in the wheel
-COMPOSERS = {"__main__", "app", "bundle_verbs", "console", "tables", "doctor", "evaluation", "timing"}
+COMPOSERS = {"__main__", "app", "bundle_verbs", "bundling", "console", "tables", "doctor", "evaluation", "timing"}
 HEAVY = ("torch", "onnx", "onnxruntime", "tensorrt", "triton", "pycuda", "cv2", "av", "matplotlib")
 
 

@@ -1,0 +1,205 @@
+"""An ONNX file's inputs, outputs and operators, read straight from its protobuf encoding.
+
+A device that rebuilds an engine from a bundle has no onnx package, and TensorRT's parser is no judge of a file: it
+takes an empty or foreign one for a model without layers. Source of the field numbers: onnx.proto, IR version 3 to 13.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from edge_lsla.errors import GraphError
+
+FLOAT = 1  # TensorProto.DataType
+_EXTERNAL = 1  # TensorProto.DataLocation
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """An input or output of the graph.
+
+    Attributes:
+        element: TensorProto.DataType; 0 where the file says none.
+        shape: a size, or the name of a size that is free ("" where it has none).
+    """
+
+    name: str
+    element: int
+    shape: tuple[int | str, ...]
+
+
+@dataclass(frozen=True)
+class Node:
+    """A node: its operator and its name."""
+
+    domain: str
+    operator: str
+    name: str
+
+
+@dataclass(frozen=True)
+class Outline:
+    """What is read of a model.
+
+    Attributes:
+        nodes: of the graph, in order, then those of the local functions.
+        functions: (domain, name) of the local functions.
+    """
+
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    nodes: tuple[Node, ...]
+    functions: frozenset[tuple[str, str]]
+
+
+def read_outline(data: bytes) -> Outline:
+    """Read a serialised ModelProto.
+
+    Raises:
+        GraphError: not an ONNX model, cut short, or its weights lie in other files.
+    """
+    graph, functions, nodes, domains = None, set(), [], set()
+    inputs: list[Tensor] = []
+    outputs: list[Tensor] = []
+    initialisers = set()
+    try:
+        later = []
+        for number, value in _fields(memoryview(data)):
+            if number == 7:
+                graph = _message(value)
+            elif number == 25:
+                body = _message(value)
+                functions.add((_text(body, 10), _text(body, 1)))
+                later += [_node(_message(node)) for kind, node in _fields(body) if kind == 7]
+            elif number == 8:
+                domains.add(_text(_message(value), 1))
+        for number, value in _fields(graph) if graph is not None else ():
+            if number == 1:
+                nodes.append(_node(_message(value)))
+            elif number == 5:
+                weight = _message(value)
+                if _number(weight, 14) == _EXTERNAL:
+                    raise GraphError("the graph keeps weights in other files", _text(weight, 8), "save it as one file")
+                initialisers.add(_text(weight, 8))
+            elif number == 11:
+                inputs.append(_tensor(_message(value)))
+            elif number == 12:
+                outputs.append(_tensor(_message(value)))
+    except (ValueError, UnicodeDecodeError) as error:
+        raise GraphError("the ONNX file is corrupt or cut short", str(error), "export it again") from error
+    # The version of the standard operators comes last in a file: without it the end is missing.
+    if not nodes or not outputs or not domains & {"", "ai.onnx"}:
+        raise GraphError("this is not an ONNX model", "it holds no whole graph", "give the file that `export` wrote")
+    # Before IR version 4 weights were inputs as well.
+    real = tuple(tensor for tensor in inputs if tensor.name not in initialisers)
+    return Outline(real, tuple(outputs), (*nodes, *later), frozenset(functions))
+
+
+def check_border(outline: Outline, largest_batch: int, smallest_batch: int) -> None:
+    """Refuse a graph without `images` [N, 3, H, W] float32 in and `logits` [N, classes] float32 out.
+
+    Raises:
+        GraphError: other inputs or outputs, other types, or a batch size that the profiles do not fit.
+    """
+    for what, tensors, name, rank in (
+        ("input", outline.inputs, "images", 4),
+        ("output", outline.outputs, "logits", 2),
+    ):
+        names = ", ".join(tensor.name for tensor in tensors) or "none"
+        if [tensor.name for tensor in tensors] != [name]:
+            raise GraphError(f"the graph's {what} is not {name!r}", names, "give the graph of a ViT-LSLA")
+        tensor = tensors[0]
+        if tensor.element != FLOAT:
+            raise GraphError(f"{name} is not float32", f"ONNX type {tensor.element}", "keep float32 at the border")
+        if len(tensor.shape) != rank:
+            raise GraphError(f"{name} has {len(tensor.shape)} dimensions, not {rank}", tensor.shape, "export it again")
+    shape = outline.inputs[0].shape
+    if not all(isinstance(size, int) and size > 0 for size in shape[1:]):
+        raise GraphError("only the batch size may be free", f"images {list(shape)}", "export with one image size")
+    if isinstance(shape[0], int) and not smallest_batch == largest_batch == shape[0]:
+        raise GraphError(
+            f"the graph is for batches of {shape[0]}, not {smallest_batch} to {largest_batch}",
+            f"images {list(shape)}",
+            "export it with a free batch size, or ask for that batch",
+        )
+
+
+def _fields(message: memoryview) -> Iterator[tuple[int, memoryview | int]]:
+    """Yield (field number, value) of a message."""
+    at, end = 0, len(message)
+    while at < end:
+        key, at = _varint(message, at)
+        number, kind = key >> 3, key & 7
+        if not number:
+            raise ValueError(f"field 0 at byte {at}")
+        if kind == _VARINT:
+            value, at = _varint(message, at)
+            yield number, value
+            continue
+        if kind == _BYTES:
+            size, at = _varint(message, at)
+        elif kind in (_FIXED64, _FIXED32):
+            size = 8 if kind == _FIXED64 else 4
+        else:
+            raise ValueError(f"wire type {kind} at byte {at}")
+        if at + size > end:
+            raise ValueError(f"{at + size - end} bytes are missing")
+        yield number, message[at : at + size]
+        at += size
+
+
+def _varint(message: memoryview, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        if at >= len(message) or shift > 63:
+            raise ValueError(f"a number breaks off at byte {at}")
+        byte = message[at]
+        value |= (byte & 0x7F) << shift
+        at, shift = at + 1, shift + 7
+        if byte < 0x80:
+            return value, at
+
+
+def _message(value: memoryview | int) -> memoryview:
+    if isinstance(value, int):
+        raise ValueError("a number where a message belongs")
+    return value
+
+
+def _text(message: memoryview, wanted: int) -> str:
+    return next((str(_message(value), "utf-8") for number, value in _fields(message) if number == wanted), "")
+
+
+def _number(message: memoryview, wanted: int) -> int:
+    return next((value for number, value in _fields(message) if number == wanted and isinstance(value, int)), 0)
+
+
+def _node(node: memoryview) -> Node:
+    domain = _text(node, 7)
+    return Node("" if domain == "ai.onnx" else domain, _text(node, 4), _text(node, 3))
+
+
+def _tensor(info: memoryview) -> Tensor:
+    element, shape = 0, []
+    for number, kind in _fields(info):
+        if number != 2:
+            continue
+        for which, tensor in _fields(_message(kind)):
+            if which != 1:  # a sequence, map or optional
+                continue
+            element = _number(_message(tensor), 1)
+            dimensions = [_message(value) for field, value in _fields(_message(tensor)) if field == 2]
+            for dimension in dimensions:
+                for field, size in _fields(dimension):
+                    if field == 1:
+                        shape.append(_size(_message(size)))
+    return Tensor(_text(info, 1), element, tuple(shape))
+
+
+def _size(dimension: memoryview) -> int | str:
+    for number, value in _fields(dimension):
+        if number == 1 and isinstance(value, int):
+            return value
+    return _text(dimension, 2)
