@@ -100,7 +100,10 @@ def test_usage(command, checkpoint: Path, pictures: Path, bundle: Path, tmp_path
     refused(command("build-engine", checkpoint, "-o", output, "--precision", "int8"), 2, "--data")
     refused(command("build-engine", checkpoint, "-o", output, "--precision", "fp16"), 2, "fp16 gains nothing")
     refused(command("build-engine", checkpoint, "-o", output, "--precision", "fp33"), 2, "fp33")
-    refused(command("build-engine", checkpoint, "-o", output, "--backend", "tensorrt"), 2, "no such backend")
+    refused(command("build-engine", checkpoint, "-o", output, "--backend", "openvino"), 2, "no such backend")
+    refused(
+        command("build-engine", checkpoint, "-o", output, "--target", "sm86", "--backend", "onnxruntime"), 2, "--target"
+    )
     refused(command("build-engine", checkpoint, "-o", tmp_path / "x.zip"), 2, ".lsla")
     refused(command("build-engine", checkpoint, "-o", tmp_path / "no" / "x.lsla"), 2, "no such folder")
     refused(

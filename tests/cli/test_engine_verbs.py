@@ -1,0 +1,87 @@
+"""Bundles for GPUs, built on a machine without one."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from edge_lsla.bundle import open_bundle
+
+RTX = sorted((Path(sys.prefix) / "runtimes").glob("tensorrt-rtx-*"))
+needs_rtx = pytest.mark.skipif(not RTX, reason="tensorrt-rtx is not installed (make runtimes)")
+
+
+@needs_rtx
+def test_engines_for_other_gpus(command, checkpoint: Path, pictures: Path, tmp_path: Path,
+                                monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    monkeypatch.setenv("PYTHONPATH", str(RTX[-1]))
+    monkeypatch.setenv("EDGE_LSLA_BUILT_HERE", str(tmp_path / "built-here"))
+    bundle = tmp_path / "x.lsla"
+    options = ("--target", "sm86,sm120", "--precision", "fp16,int8,fp32", "--data", pictures, "--batch", 4)
+    result = command(
+        "build-engine", checkpoint, "--backend", "tensorrt-rtx,onnxruntime", *options, "-o", bundle, "--json"
+    )
+    assert result.code == 0, result.err
+    with open_bundle(bundle) as opened:
+        engines = {one.precision: one for one in opened.manifest.artifacts if one.kind == "engine"}
+        assert set(engines) == {"fp16", "int8", "fp32"}
+        for engine in engines.values():
+            assert (engine.backend, engine.targets) == ("tensorrt-rtx", ("sm86", "sm120"))
+            assert engine.versions["profiles"] == "1-2-4"
+            assert len(opened.read(engine)) == engine.size
+        assert 0 < opened.manifest.fidelity["tensorrt-rtx-fp16"]["largest_activation_over_65504"] < 0.5
+        assert set(opened.manifest.precisions["tensorrt-rtx-int8.onnx"].values()) >= {"int8", "fp16"}
+    # The same file still runs here.
+    assert command("selftest", bundle, "--precision", "int8").code == 0
+
+
+@needs_rtx
+def test_a_target_that_rtx_does_not_know(command, checkpoint: Path, tmp_path: Path,
+                                         monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    monkeypatch.setenv("PYTHONPATH", str(RTX[-1]))
+    result = command("build-engine", checkpoint, "--target", "sm87", "-o", tmp_path / "x.lsla")
+    assert (result.code, "does not build for sm87" in result.err) == (2, True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_tensorrt_rtx_it_says_what_to_install(command, checkpoint: Path, tmp_path: Path,
+                                                      monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    monkeypatch.setenv("PYTHONPATH", "")
+    result = command("build-engine", checkpoint, "--target", "sm86", "-o", tmp_path / "x.lsla")
+    assert (result.code, "pip install tensorrt-rtx-cu13" in result.err) == (3, True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_typed_graph_for_tensorrt(command, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the plugin library the bundle cannot name its kernels; with another form of attention it needs none."""
+    monkeypatch.setenv("EDGE_LSLA_PLUGIN", str(tmp_path / "absent.so"))
+    bundle = tmp_path / "x.lsla"
+    command_line = ("build-engine", checkpoint, "--backend", "tensorrt", "--precision", "fp16", "-o", bundle)
+    refused = command(*command_line)
+    assert refused.code in (2, 3)
+    assert "EDGE_LSLA_PLUGIN" in refused.err or "plugin build" in refused.err
+    assert command(*command_line, "--attention", "split").code == 0
+    with open_bundle(bundle) as opened:
+        (artifact,) = opened.manifest.artifacts
+        assert (artifact.backend, artifact.kind, artifact.versions["attention"]) == ("tensorrt", "onnx", "split")
+        assert opened.manifest.plugin is None
+
+
+def test_a_typed_graph_for_the_plugin(command, checkpoint: Path, tmp_path: Path) -> None:
+    import onnx
+
+    from edge_lsla.plugin_library import find_plugin
+
+    if find_plugin() is None:
+        pytest.skip("no plugin library is built here (python cli.py plugin build)")
+    bundle = tmp_path / "x.lsla"
+    assert command("build-engine", checkpoint, "--backend", "tensorrt", "--precision", "fp16", "-o", bundle).code == 0
+    with open_bundle(bundle) as opened:
+        graph = onnx.load_from_string(opened.read(opened.manifest.artifacts[0]))
+        assert opened.manifest.plugin is not None
+    assert len(graph.functions) == 0
+    assert [node.op_type for node in graph.graph.node].count("LslaAttention") == 2
+    on_cpu = command("infer", "image", "x.jpg", "--engine", bundle)
+    assert (on_cpu.code, "onnxruntime" in on_cpu.err) == (4, True)
