@@ -38,7 +38,7 @@ app.add_typer(bundle_app, name="bundle")
 
 Engine = Annotated[Optional[Path], typer.Option("--engine", "-e", help="A bundle; default: the demo bundle.")]
 Precision = Annotated[Optional[str], typer.Option(help="fp32, fp16 or int8; default: the bundle's preferred one.")]
-Backend = Annotated[str, typer.Option(help="auto or onnxruntime.")]
+Backend = Annotated[str, typer.Option(help="auto, tensorrt, tensorrt-rtx or onnxruntime.")]
 Threads = Annotated[Optional[int], typer.Option(help="CPU threads of one inference; default: all cores.")]
 Top = Annotated[int, typer.Option(min=1, help="How many classes to name.")]
 Output = Annotated[Optional[Path], typer.Option("--output", "-o", help="Write an annotated copy here.")]
@@ -61,6 +61,8 @@ def opened(engine: Path | None, backend: str, precision: str | None, threads: in
         engine = demo_engine()
     with load(engine, backend=backend, precision=precision, threads=threads) as model:
         facts = model.describe()
+        for why in model.passed_over:
+            say().print(f"not {why}", style="yellow")
         say().print(
             f"{engine.name}: {model.manifest.name}, {facts['precision']} on {facts['backend']} {facts['version']}, "
             f"{len(model.labels)} classes",

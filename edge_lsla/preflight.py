@@ -98,7 +98,7 @@ def check_artifact(
         Every mismatch, those first that make others pointless; those with an `error` refuse.
     """
     case = _Case(artifact, passport, device, batch, memory_needed, trust, f"build-engine {bundle}")
-    parts = (_facts, _machine, _runtime, _gpu, _trusted, _engine, _plugin, _limits)
+    parts = (_facts, _machine, _gpu, _runtime, _trusted, _engine, _plugin, _limits)
     return tuple(mismatch for part in parts for mismatch in part(case))
 
 

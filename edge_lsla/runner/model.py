@@ -14,11 +14,9 @@ from edge_lsla.bundle import PRECISIONS, Artifact, Bundle, Manifest, open_bundle
 from edge_lsla.errors import AccuracyError, CompatibilityError, UsageError
 from edge_lsla.predictions import Prediction, rank
 from edge_lsla.preprocessing import Picture, Preprocessing, normalise, to_tensor
-from edge_lsla.runner.onnxruntime import OnnxRuntimeRunner
-from edge_lsla.runner.protocol import Runner
+from edge_lsla.runner.choosing import Chosen, choose
 
 Pictures = Union[list[Picture], tuple[Picture, ...]]
-BACKENDS = ("onnxruntime",)  # in the order in which `auto` takes them
 
 
 @dataclass(frozen=True)
@@ -49,14 +47,16 @@ class Model:
         preprocessing: how pictures become inputs.
         artifact: what is being run: its backend and precision.
         manifest: the bundle's passport.
+        passed_over: why backends that `auto` prefers do not run, a sentence each.
     """
 
-    def __init__(self, bundle: Bundle, artifact: Artifact, runner: Runner) -> None:
+    def __init__(self, bundle: Bundle, chosen: Chosen) -> None:
         self.manifest: Manifest = bundle.manifest
         self.labels: tuple[str, ...] = self.manifest.labels
         self.preprocessing: Preprocessing = self.manifest.preprocessing
-        self.artifact = artifact
-        self._bundle, self._runner = bundle, runner
+        self.artifact: Artifact = chosen.artifact
+        self.passed_over = chosen.passed_over
+        self._bundle, self._runner = bundle, chosen.runner
 
     @overload
     def __call__(self, pictures: Picture, top: int = 5) -> tuple[Prediction, ...]: ...
@@ -134,32 +134,27 @@ def load(
 
     Args:
         path: a bundle, `NAME.lsla`.
-        backend: "auto" or a backend's name.
+        backend: a backend's name, or "auto": the first of tensorrt, tensorrt-rtx and onnxruntime that runs here.
         precision: "fp32", "fp16" or "int8"; None: the bundle's preferred one.
         threads: CPU threads of one inference; None: all.
         verify: run the golden set first, and refuse when it fails.
 
     Raises:
         BundleError: the file is no bundle, or damaged.
-        CompatibilityError: the bundle is of a newer format, or holds nothing for this backend and precision.
+        CompatibilityError: the bundle is of a newer format, or holds nothing for this backend, precision and device.
+        TrustError: its engine was not built here, and no trusted key signed it.
         AccuracyError: `verify` was asked for, and this device gives other numbers than the bundle records.
         MissingComponentError: the backend is not installed.
     """
-    if backend != "auto" and backend not in BACKENDS:
-        raise UsageError(
-            f"no such backend {backend!r} in this version", "backend", f"use auto or {', '.join(BACKENDS)}"
-        )
     if precision is not None and precision not in PRECISIONS:
         raise UsageError(f"unknown precision {precision!r}", "precision", f"use {', '.join(PRECISIONS)}")
     bundle = open_bundle(path)
     try:
-        artifact = bundle.artifact(BACKENDS[0] if backend == "auto" else backend, precision)
-        where = f"{path}: {artifact.name}"
-        runner = OnnxRuntimeRunner(bundle.read(artifact), threads=threads, where=where)
-        settings = bundle.manifest
+        chosen = choose(bundle, backend, precision, threads)
+        runner, where, settings = chosen.runner, f"{path}: {chosen.artifact.name}", bundle.manifest
         if (runner.image_size, runner.classes) != (settings.preprocessing.image_size, len(settings.labels)):
             raise CompatibilityError("model and manifest differ in image size or classes", where, "build it again")
-        model = Model(bundle, artifact, runner)
+        model = Model(bundle, chosen)
         if verify:
             test = model.selftest()
             if not test.passed:

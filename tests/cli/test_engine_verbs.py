@@ -33,8 +33,13 @@ def test_engines_for_other_gpus(command, checkpoint: Path, pictures: Path, tmp_p
             assert len(opened.read(engine)) == engine.size
         assert 0 < opened.manifest.fidelity["tensorrt-rtx-fp16"]["largest_activation_over_65504"] < 0.5
         assert set(opened.manifest.precisions["tensorrt-rtx-int8.onnx"].values()) >= {"int8", "fp16"}
-    # The same file still runs here.
-    assert command("selftest", bundle, "--precision", "int8").code == 0
+    # The same file still runs here, and says why not on a GPU.
+    here = command("selftest", bundle, "--precision", "int8")
+    assert (here.code, "not tensorrt-rtx: " in here.out, "needs NVIDIA's driver" in here.out) == (0, True, True), (
+        here.out
+    )
+    insisted = command("selftest", bundle, "--backend", "tensorrt-rtx")
+    assert (insisted.code, insisted.err.count("\n")) == (3, 1), insisted.err
 
 
 @needs_rtx

@@ -85,6 +85,8 @@ def test_the_wrong_questions(bundle: Path) -> None:
     with pytest.raises(CompatibilityError, match=r"onnxruntime-fp32\.onnx"):
         load(bundle, precision="int8")
     with pytest.raises(UsageError, match="no such backend"):
+        load(bundle, backend="openvino")
+    with pytest.raises(CompatibilityError, match=r"no artifact for tensorrt.*onnxruntime-fp32\.onnx"):
         load(bundle, backend="tensorrt")
 
 
