@@ -288,11 +288,14 @@ def calibrate(
 
 @verb(app, "build-engine")
 def build_engine(
-    source: Annotated[Path, typer.Argument(help="A checkpoint or an ONNX file.")],
+    source: Annotated[
+        Path, typer.Argument(help="A checkpoint, an ONNX file, or a bundle to whose graphs engines are added.")
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", help="The bundle to write, NAME.lsla.")],
     precision: Annotated[
-        str, typer.Option(help="fp32, fp16 (GPUs), int8, or several as 'int8,fp32', the preferred one first.")
-    ] = "fp32",
+        Optional[str],
+        typer.Option(help="fp32 (default), fp16 (GPUs), int8, or several as 'int8,fp32', the preferred one first."),
+    ] = None,
     backend: Annotated[
         str, typer.Option(help="auto, onnxruntime, tensorrt, tensorrt-rtx, or several with commas.")
     ] = "auto",
@@ -313,6 +316,9 @@ def build_engine(
     from calibration.settings import CalibrationSettings
     from edge_lsla.bundling import Calibrate, Wanted, build_bundle
 
+    if source.suffix == ".lsla":
+        return _add_engines(source, output, backend, precision, target, batch)
+    precision = precision or "fp32"
     wanted = Wanted(
         backends=_backends(backend, target),
         precisions=_words(precision),
@@ -553,6 +559,25 @@ def _draw_samples(model: Model, path: Path) -> None:
         right = found.label == truth
         cells.append((np.asarray(picture), caption if right else f"{caption}\nis a {truth}", right))
     field.write_picture(path, contact_sheet(cells, columns=6))
+
+
+def _add_engines(
+    source: Path, output: Path, backend: str, precision: str | None, target: str | None, batch: int
+) -> dict[str, Any]:
+    from edge_lsla.bundle import open_bundle
+    from edge_lsla.rebuilding import add_engines
+
+    check_output(output)
+    with open_bundle(source) as bundle:
+        manifest = add_engines(bundle, output, backend, _words(precision), _words(target), batch)
+    engines = [one for one in manifest.artifacts if one.kind == "engine"]
+    say().print(f"{output}: {', '.join(one.name for one in engines)}, {output.stat().st_size / 1e6:.2f} MB")
+    return {
+        "output": str(output),
+        "backend": engines[0].backend,
+        "precision": engines[0].precision,
+        "artifacts": [vars(one) for one in engines],
+    }
 
 
 def _words(text: str | None) -> tuple[str, ...]:

@@ -32,7 +32,18 @@ STAGES = {"model", "export", "surgery", "calibration", "build", "runner", "pipel
 # Training is the one use of the model that is no step towards the field; the plugin has verbs of its own.
 ALSO = {"training": {"model"}, "plugins": {"console"}}
 OUTSIDE = {"calibration", "plugins"}  # top-level folders, not in the wheel
-COMPOSERS = {"__main__", "app", "bundle_verbs", "bundling", "console", "tables", "doctor", "evaluation", "timing"}
+COMPOSERS = {
+    "__main__",
+    "app",
+    "bundle_verbs",
+    "bundling",
+    "console",
+    "tables",
+    "doctor",
+    "evaluation",
+    "rebuilding",
+    "timing",
+}
 HEAVY = ("torch", "onnx", "onnxruntime", "tensorrt", "triton", "pycuda", "cv2", "av", "matplotlib")
 
 

@@ -82,5 +82,5 @@ def _engine(bundle: Bundle, backend: str, precision: str | None, device: Device)
     raise refusal or CompatibilityError(
         f"bundle holds {backend}'s graph and no engine",
         bundle.path,
-        "engines are built from graphs on the device, which this version cannot do yet; use --backend onnxruntime",
+        f"build one on this device: build-engine {bundle.path} --backend {backend} -o NEW.lsla",
     )

@@ -43,6 +43,28 @@ def test_engines_for_other_gpus(command, checkpoint: Path, pictures: Path, tmp_p
 
 
 @needs_rtx
+def test_an_engine_is_added_to_a_bundle_of_graphs(command, checkpoint: Path, tmp_path: Path,
+                                                  monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    """What a device does: no torch, no onnx, only the bundle and the builder."""
+    monkeypatch.setenv("PYTHONPATH", str(RTX[-1]))
+    monkeypatch.setenv("EDGE_LSLA_BUILT_HERE", str(tmp_path / "built-here"))
+    graphs, bundle = tmp_path / "graphs.lsla", tmp_path / "x.lsla"
+    assert command("build-engine", checkpoint, "--backend", "tensorrt-rtx", "-o", graphs).code == 0
+    no_gpu = command("build-engine", graphs, "-o", bundle)
+    assert (no_gpu.code, "--target sm86" in no_gpu.err) == (2, True)
+    result = command("build-engine", graphs, "--target", "sm89", "-o", bundle, "--json")
+    assert (result.code, result.json["backend"]) == (0, "tensorrt-rtx"), result.err
+    with open_bundle(graphs) as before, open_bundle(bundle) as after:
+        assert [one.name for one in after.manifest.artifacts] == [
+            "tensorrt-rtx-fp32-sm89.engine", "tensorrt-rtx-fp32.onnx"]  # fmt: skip
+        (graph,) = before.manifest.artifacts
+        assert after.read(graph) == before.read(graph)
+        assert (after.golden_logits(graph) == before.golden_logits(graph)).all()
+    cpu_only = command("build-engine", graphs, "--backend", "onnxruntime", "-o", bundle)
+    assert (cpu_only.code, "runs graphs as they are" in cpu_only.err) == (2, True)
+
+
+@needs_rtx
 def test_a_target_that_rtx_does_not_know(command, checkpoint: Path, tmp_path: Path,
                                          monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
     monkeypatch.setenv("PYTHONPATH", str(RTX[-1]))
@@ -89,4 +111,4 @@ def test_a_typed_graph_for_the_plugin(command, checkpoint: Path, tmp_path: Path)
     assert len(graph.functions) == 0
     assert [node.op_type for node in graph.graph.node].count("LslaAttention") == 2
     on_cpu = command("infer", "image", "x.jpg", "--engine", bundle)
-    assert (on_cpu.code, "onnxruntime" in on_cpu.err) == (4, True)
+    assert (on_cpu.code, "holds tensorrt's graph and no engine" in on_cpu.err) == (4, True)
