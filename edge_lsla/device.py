@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ctypes
 import dataclasses
-import hashlib
 import json
 import os
 import platform
@@ -20,45 +19,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-# Nothing of edge_lsla here: `_ask_driver` runs this file by itself.
+if __name__ != "__main__":  # `_ask_driver` runs this file by itself, where there is no edge_lsla
+    from edge_lsla.errors import InputError
+    from edge_lsla.plugin_library import PluginLibrary, find_plugin, read_plugin
 
-LIBRARY = "libedge_lsla_plugin.so"
-SECTION = b".edge_lsla_index"
-LARGEST_LIBRARY = 512 * 2**20  # bytes; ours is about 4 MB
-LARGEST_INDEX = 4 * 2**20
 DRIVER_SECONDS = 30.0  # a driver of eight GPUs without persistence takes about ten
 
 _JETPACK = {"36.3.0": "6.0", "36.4.0": "6.1", "36.4.3": "6.2", "36.4.4": "6.2.1", "38.2.0": "7.0", "38.4.0": "7.1"}
 _JETPACK_MAJOR = {"35": "5", "36": "6", "38": "7"}
-_MACHINES = {62: "x86_64", 183: "aarch64"}  # ELF's e_machine
 _RUNTIMES = {
     "tensorrt": r"tensorrt(_cu\d+)?(_bindings)?",
     "tensorrt_rtx": r"tensorrt_rtx(_cu\d+)?(_bindings)?",
     "onnxruntime": r"onnxruntime(_(gpu|openvino|directml|training|qnn|silicon))?",
 }
-
-
-@dataclass(frozen=True)
-class PluginLibrary:
-    """A plugin library, as its index describes it.
-
-    Attributes:
-        path: the file.
-        sha256: of the file, hexadecimal.
-        machine: what it runs on: "x86_64" or "aarch64".
-        operator_version: of the operators in it.
-        index_digest: SHA-256 of its index, hexadecimal: the passport's `cubin_index`.
-        architectures: those with kernels of their own, such as 87 for compute capability 8.7; ascending.
-        ptx: the smallest architecture for which a driver can compile its kernels; None: none.
-    """
-
-    path: Path
-    sha256: str
-    machine: str
-    operator_version: int
-    index_digest: str
-    architectures: tuple[int, ...]
-    ptx: int | None
 
 
 @dataclass(frozen=True)
@@ -165,78 +138,7 @@ def describe_device(
     )
 
 
-def find_plugin() -> Path | None:
-    """Return the plugin library of this machine: EDGE_LSLA_PLUGIN, the installation, the checkout's build folder."""
-    if named := os.environ.get("EDGE_LSLA_PLUGIN"):
-        return Path(named)
-    here = Path(__file__).resolve().parent
-    places = (here / "plugin" / LIBRARY, here.parent / "build" / "plugin" / LIBRARY)
-    return next((place for place in places if place.is_file()), None)
-
-
-def read_plugin(path: Path) -> PluginLibrary:
-    """Read what a plugin library holds, without loading it.
-
-    Raises:
-        InputError: it cannot be read, is damaged, or is not one of this plugin.
-    """
-    from edge_lsla.errors import InputError
-
-    try:
-        if not path.is_file() or path.stat().st_size > LARGEST_LIBRARY:
-            raise InputError("plugin library is absent, or no library", path, "make it: `plugin build`")
-        data = path.read_bytes()
-    except OSError as error:
-        raise InputError(
-            f"plugin library cannot be read ({error.strerror})", path, "make it: `plugin build`"
-        ) from error
-    try:
-        machine, index = _index_section(data)
-        values = json.loads(index)
-        kernels = [(str(one["kind"]), int(one["arch"])) for one in values["entries"]]
-        version = int(values["operator_version"])
-    except (ValueError, LookupError, TypeError, RecursionError, OverflowError, struct.error) as error:
-        raise InputError(
-            "plugin library is damaged, or not one of edge-lsla", path, "make it: `plugin build`"
-        ) from error
-    return PluginLibrary(
-        path=path,
-        sha256=hashlib.sha256(data).hexdigest(),
-        machine=machine,
-        operator_version=version,
-        index_digest=hashlib.sha256(index).hexdigest(),
-        architectures=tuple(sorted({arch for kind, arch in kernels if kind == "cubin"})),
-        ptx=min((arch for kind, arch in kernels if kind == "ptx"), default=None),
-    )
-
-
-def _index_section(data: bytes) -> tuple[str, bytes]:
-    """Return what a 64-bit little-endian ELF file runs on, and the bytes of its index.
-
-    Source: System V ABI, chapter 4 (ELF header, section header). Raises ValueError, struct.error or LookupError.
-    """
-    if data[:6] != b"\x7fELF\2\1":
-        raise ValueError("not a 64-bit little-endian ELF file")
-    (number,) = struct.unpack_from("<H", data, 18)
-    (start,) = struct.unpack_from("<Q", data, 40)
-    size, count, names = struct.unpack_from("<3H", data, 58)
-    if size != 64 or start + size * count > len(data) or names >= count:
-        raise ValueError("no table of sections")
-    # Of each section: the place of its name, kind, flags, address, place in the file, size.
-    sections = [struct.unpack_from("<IIQQQQ", data, start + size * one) for one in range(count)]
-    texts = data[sections[names][4] : sections[names][4] + sections[names][5]]
-    for name, kind, flags, _, offset, length in sections:
-        if texts[name:].startswith(SECTION + b"\0"):
-            # Program bits (1) that are not compressed (0x800): a section of zeros could state any size.
-            if kind != 1 or flags & 0x800 or length > LARGEST_INDEX or offset + length > len(data):
-                raise ValueError("the index lies outside the file")
-            return _MACHINES.get(number, f"ELF machine {number}"), data[offset : offset + length]
-    raise LookupError("no index")
-
-
 def _plugin(path: Path | None, notices: list[str]) -> PluginLibrary | None:
-    from edge_lsla.errors import InputError
-
     path = find_plugin() if path is None else path
     try:
         return None if path is None else read_plugin(path)

@@ -11,7 +11,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -21,8 +20,10 @@ from pathlib import Path
 from edge_lsla.errors import EdgeLslaError, InputError, MissingComponentError, UsageError
 from plugins import ptxas as assemblers
 from plugins.compile import ENTRY, Request, signature
-from plugins.folder import KERNELS, check_ours, exclusive, put_kernels
+from plugins.folder import CACHE, KERNELS, LOGS, check_ours, exclusive, put_kernels
 from plugins.index import Entry, Index
+from plugins.package import pack
+from plugins.processes import Process
 from plugins.ptxas import PTX_ARCHITECTURE, Ptxas
 from plugins.variants import Variant
 
@@ -64,7 +65,7 @@ class Built:
     """What a build made.
 
     Attributes:
-        folder: with index.json and the files.
+        folder: with index.json and the files; of a package the build folder.
         index: what is in it.
         digest: of the index.
         compiled: files that were compiled.
@@ -117,43 +118,67 @@ def build_kernels(settings: BuildSettings, output: Path, step: Step, report: Rep
 
     Raises:
         MissingComponentError: Triton, or a ptxas for an architecture, is absent.
-        UsageError: an architecture is unknown, or `output` has a folder "kernels" of somebody else.
+        UsageError: an architecture is unknown, or `output` or its folder "kernels" is somebody else's.
         EdgeLslaError: kernels failed to compile (`details["failed"]`), or another build is at work.
     """
-    started = time.monotonic()
     jobs = _jobs(settings, report)
     folder = output / KERNELS
     check_ours(folder)
     with exclusive(output) as work:
-        cache, logs = output / "cache", output / "logs"
-        shutil.rmtree(logs, ignore_errors=True)
-        for made in (cache, logs):
-            made.mkdir(exist_ok=True)
-        keys = {job: job.key for job in jobs}
-        entries = {job: entry for job in jobs if (entry := _cached(cache, keys[job])) is not None}
-        absent = [job for job in jobs if job not in entries]
-        failed: dict[_Job, str] = {}
-        done = len(entries)
-        step(done, len(jobs), "")
-        for job, outcome, place in _run(absent, settings, work):
-            done += 1
-            step(done, len(jobs), job.title)
-            if isinstance(outcome, Entry):
-                (place / outcome.file).replace(cache / f"{keys[job]}.bin")
-                (place / ENTRY).replace(cache / f"{keys[job]}.json")  # last: it says that the other is whole
-                entries[job] = outcome
-            else:
-                failed[job] = outcome
-                report(f"failed: {job.title}: {outcome}")
-                with contextlib.suppress(OSError):
-                    (place / "log").replace(logs / f"{job.title.replace(' ', '.')}.log")
-            shutil.rmtree(place, ignore_errors=True)
-        if failed:
-            raise _failure(failed, len(jobs), logs)
-        logs.rmdir()
-        index = Index(_triton_version(), tuple(sorted(entries.values(), key=lambda one: one.key)))
-        files = {entry.file: (cache / f"{keys[job]}.bin").read_bytes() for job, entry in entries.items()}
-        digest = put_kernels(folder, index.dump(), files, work)
+        return _build(jobs, settings, output, folder, work, step, report)
+
+
+def build_package(
+    settings: BuildSettings, output: Path, package: Path, step: Step, report: Report
+) -> tuple[Built, str]:
+    """Compile into one file; what was compiled before is taken from `output`, whose kernels and library stay.
+
+    Returns:
+        What was built, and the package's SHA-256.
+
+    Raises:
+        InputError: `package` cannot be written there; else as `build_kernels`.
+    """
+    jobs = _jobs(settings, report)
+    with exclusive(output) as work:
+        built = _build(jobs, settings, output, work / KERNELS, work, step, report)
+        return dataclasses.replace(built, folder=output), pack(built.folder, package)
+
+
+def _build(
+    jobs: list[_Job], settings: BuildSettings, output: Path, folder: Path, work: Path, step: Step, report: Report
+) -> Built:
+    """Compile what the cache lacks, and put all of it into `folder`."""
+    started = time.monotonic()
+    cache, logs = output / CACHE, output / LOGS
+    shutil.rmtree(logs, ignore_errors=True)
+    for made in (cache, logs):
+        made.mkdir(exist_ok=True)
+    keys = {job: job.key for job in jobs}
+    entries = {job: entry for job in jobs if (entry := _cached(cache, keys[job])) is not None}
+    absent = [job for job in jobs if job not in entries]
+    failed: dict[_Job, str] = {}
+    done = len(entries)
+    step(done, len(jobs), "")
+    for job, outcome, place in _run(absent, settings, work):
+        done += 1
+        step(done, len(jobs), job.title)
+        if isinstance(outcome, Entry):
+            (place / outcome.file).replace(cache / f"{keys[job]}.bin")
+            (place / ENTRY).replace(cache / f"{keys[job]}.json")  # last: it says that the other is whole
+            entries[job] = outcome
+        else:
+            failed[job] = outcome
+            report(f"failed: {job.title}: {outcome}")
+            with contextlib.suppress(OSError):
+                (place / "log").replace(logs / f"{job.title.replace(' ', '.')}.log")
+        shutil.rmtree(place, ignore_errors=True)
+    if failed:
+        raise _failure(failed, len(jobs), logs)
+    logs.rmdir()
+    index = Index(_triton_version(), tuple(sorted(entries.values(), key=lambda one: one.key)))
+    files = {entry.file: (cache / f"{keys[job]}.bin").read_bytes() for job, entry in entries.items()}
+    digest = put_kernels(folder, index.dump(), files, work)
     for entry in index.entries:
         if entry.spills:
             report(
@@ -207,7 +232,7 @@ def _cached(cache: Path, key: str) -> Entry | None:
 
 
 class _Worker:
-    """One worker process and its folder; it has a process group of its own, which dies with it."""
+    """One worker process and its folder."""
 
     def __init__(self, job: _Job, place: Path, timeout: float) -> None:
         self.job, self.place = job, place
@@ -218,15 +243,16 @@ class _Worker:
         request = Request(job.variant.name, job.arch, job.kind, str(job.ptxas.path), job.ptxas.version, folder)
         path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
         environment = {**os.environ, "PYTHONPATH": path, "PYTHONHASHSEED": "0", "TMPDIR": str(temporary.resolve())}
+        command = [sys.executable, "-m", "plugins.compile", json.dumps(dataclasses.asdict(request))]
         with (place / "log").open("wb") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "plugins.compile", json.dumps(dataclasses.asdict(request))],
-                cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
-            )  # fmt: skip
+            self.process = Process(command, log, environment, ROOT)
 
-    def outcome(self, ended: str | None = None) -> Entry | str:
+    def hung(self) -> bool:
+        """Say whether it has run for too long."""
+        return not self.process.ended() and time.monotonic() > self.deadline
+
+    def outcome(self, code: int, ended: str | None = None) -> Entry | str:
         """Return the entry, or why there is none, in one line that begins with how the worker ended."""
-        code = self.process.returncode
         if code == 0:
             try:
                 return Entry.from_dict(json.loads((self.place / ENTRY).read_bytes()), self.job.title)
@@ -237,16 +263,6 @@ class _Worker:
             return said.removeprefix("error: ")
         ended = ended or (f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}")
         return f"{ended}: {said}" if said else ended
-
-    def ended(self) -> bool:
-        """Say whether it has ended; its number stays taken until `kill`, which so cannot hit a stranger's group."""
-        return os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
-
-    def kill(self) -> None:
-        """End the worker where it still runs, and whatever it started or left."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
 
 
 def _run(jobs: Sequence[_Job], settings: BuildSettings, work: Path) -> Iterator[tuple[_Job, Entry | str, Path]]:
@@ -259,16 +275,16 @@ def _run(jobs: Sequence[_Job], settings: BuildSettings, work: Path) -> Iterator[
                 running.append(_Worker(job, work / str(number), settings.timeout))
             time.sleep(POLL_SECONDS)
             for worker in list(running):
-                hung = not worker.ended() and time.monotonic() > worker.deadline
-                if not hung and not worker.ended():
+                hung = worker.hung()
+                if not hung and not worker.process.ended():
                     continue
-                worker.kill()
+                code = worker.process.kill()
                 running.remove(worker)
-                outcome = worker.outcome(f"no result after {settings.timeout:g} s" if hung else None)
+                outcome = worker.outcome(code, f"no result after {settings.timeout:g} s" if hung else None)
                 yield worker.job, outcome, worker.place
     finally:
         for worker in running:
-            worker.kill()
+            worker.process.kill()
 
 
 def _last_words(log: str) -> str:

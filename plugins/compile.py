@@ -24,11 +24,10 @@ from typing import Any
 
 from edge_lsla.atomic import write_bytes
 from edge_lsla.errors import EdgeLslaError
-from plugins.index import Entry, file_name
+from plugins.index import WARP, Entry, file_name
 from plugins.variants import INPUTS, NUMBERS, Variant, parse
 
 ENTRY = "entry.json"
-WARP = 32
 # A switch of the compiler that a developer has set must not find its way into a build that is to be reproducible.
 SWITCHES = ("TRITON_", "LLVM_", "MLIR_", "NVPTX_", "PTXAS_", "DISABLE_PTXAS", "CUOBJDUMP", "NVDISASM")
 

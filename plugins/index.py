@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from edge_lsla import operator
-from edge_lsla.errors import InputError, UsageError
+from edge_lsla.errors import CompatibilityError, InputError, UsageError
+from edge_lsla.plugin_library import LARGEST_INDEX, read_regular
 from plugins.variants import Variant
 
 NAME = "index.json"
 FORMAT = 1
-LARGEST_INDEX = 4 * 2**20  # bytes
-LARGEST_BLOB = 8 * 2**20
+LARGEST_BLOB = 8 * 2**20  # bytes
+WARP = 32  # threads
 MOST_SHARED = 227 * 1024  # bytes of shared memory that a program can have on any architecture up to now
 
 
@@ -95,6 +96,23 @@ class Entry:
         entry._check(where)
         return entry
 
+    def check_launch(self, where: object) -> None:
+        """Hold the launch's geometry to what the variant's kernel is written for; another writes out of bounds.
+
+        Raises:
+            InputError: they differ: the kernel is of another edge-lsla.
+        """
+        variant = Variant(self.kernel, self.dtype, self.window, self.head_width, self.channels)
+        right = {
+            "threads": variant.tile.warps * WARP,
+            "row_blocks": variant.row_blocks,
+            "max_per_program": variant.max_per_program,
+        }
+        for name, number in right.items():
+            if getattr(self, name) != number:
+                what = f"{self.file} is launched otherwise here: {name} {getattr(self, name)}, not {number}"
+                raise InputError(what, where, _AGAIN)
+
     def _check(self, where: object) -> None:
         try:
             variant = Variant(self.kernel, self.dtype, self.window, self.head_width, self.channels)
@@ -158,6 +176,25 @@ class Index:
         entries = ",\n  ".join(json.dumps(entry.to_dict()) for entry in sorted(self.entries, key=lambda one: one.key))
         return f'{json.dumps(head)[:-1]}, "entries": [\n  {entries}\n]}}\n'.encode()
 
+    def check_launches(self, where: object) -> None:
+        """Check every entry's geometry; see `Entry.check_launch`."""
+        for entry in self.entries:
+            entry.check_launch(where)
+
+
+def check_content(entry: Entry, data: bytes, where: object) -> None:
+    """Hold a file's bytes to its entry, and to what its kind begins with.
+
+    Raises:
+        InputError: they are not those that were indexed, or no kernel.
+    """
+    if len(data) != entry.bytes or hashlib.sha256(data).hexdigest() != entry.sha256:
+        raise InputError("a compiled kernel is not the one of the index", where, _AGAIN)
+    # The library hands PTX to the driver up to its first NUL.
+    ptx = data.lstrip().startswith((b"//", b".version")) and b".version" in data and b"\0" not in data
+    if not (data.startswith(b"\x7fELF") if entry.kind == "cubin" else ptx):
+        raise InputError(f"a compiled kernel is no {entry.kind}", where, _AGAIN)
+
 
 def digest(data: bytes) -> str:
     """Return the digest of an index: the sha256 of its bytes, hexadecimal."""
@@ -165,10 +202,11 @@ def digest(data: bytes) -> str:
 
 
 def parse(data: bytes, where: object) -> Index:
-    """Read an index and check it.
+    """Read an index and check it, but not its geometry, which may be that of an older edge-lsla.
 
     Raises:
-        InputError: it is no index of this format, or a field is wrong.
+        InputError: it is no index, or a field is wrong.
+        CompatibilityError: it is of another format or operator version.
     """
     try:
         value = json.loads(data) if len(data) <= LARGEST_INDEX else None
@@ -177,7 +215,7 @@ def parse(data: bytes, where: object) -> Index:
     if not isinstance(value, dict) or not isinstance(value.get("entries"), list):
         raise InputError("this is no index of compiled kernels", where, _AGAIN)
     if (value.get("format"), value.get("operator_version")) != (FORMAT, operator.VERSION):
-        raise InputError(
+        raise CompatibilityError(
             f"the kernels are of format {value.get('format')!r}, operator version {value.get('operator_version')!r}; "
             f"this edge-lsla knows {FORMAT} and {operator.VERSION}",
             where,
@@ -194,22 +232,25 @@ def parse(data: bytes, where: object) -> Index:
 
 
 def read(folder: Path) -> Index:
-    """Read the index of a folder and check its files against it.
+    """Read the index of a folder to launch or embed its kernels: everything is checked, its files too.
 
     Raises:
         InputError: the index or a file is absent, unreadable, or not what it was when it was written.
+        CompatibilityError: it is of another format or operator version.
     """
-    index = parse(_bytes(folder / NAME, LARGEST_INDEX), folder / NAME)
+    place = folder / NAME
+    index = parse(_bytes(place, LARGEST_INDEX), place)
+    index.check_launches(place)
     for entry in index.entries:
-        data = _bytes(folder / entry.file, entry.bytes)
-        if len(data) != entry.bytes or hashlib.sha256(data).hexdigest() != entry.sha256:
-            raise InputError("a compiled kernel is not the one of the index", folder / entry.file, _AGAIN)
+        check_content(entry, _bytes(folder / entry.file, entry.bytes), folder / entry.file)
     return index
 
 
 def _bytes(path: Path, most: int) -> bytes:
     try:
-        with path.open("rb") as file:
-            return file.read(most + 1)
+        data = read_regular(path, most)
     except OSError as error:
         raise InputError(f"cannot read compiled kernels ({error.strerror or error})", path, _AGAIN) from error
+    if data is None:
+        raise InputError("cannot read compiled kernels (no regular file)", path, _AGAIN)
+    return data

@@ -2,29 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
-import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import edge_lsla
+from edge_lsla import plugin_library
 from edge_lsla.errors import InputError, MissingComponentError
 from plugins import index as kernel_index
 from plugins.index import Index
 
 if TYPE_CHECKING:
-    from elftools.elf.sections import Section
     from rich.console import RenderableType
-
-VARIABLE = "EDGE_LSLA_PLUGIN"
-LIBRARY = "libedge_lsla_plugin.so"
-SECTION = ".edge_lsla_index"
-INSTALLED = Path(edge_lsla.__file__).parent / "plugin"
-BUILT = Path(__file__).resolve().parents[1] / "build" / "plugin"
-LARGEST = 512 * 2**20  # bytes; ours is about 4 MB
-MACHINES = {"x64": "x86_64", "AArch64": "aarch64"}
 
 
 @dataclass(frozen=True)
@@ -68,14 +56,13 @@ def find_library() -> Path:
         InputError: EDGE_LSLA_PLUGIN names no file.
         MissingComponentError: there is none.
     """
-    if named := os.environ.get(VARIABLE):
-        if not Path(named).is_file():
-            raise InputError(f"{VARIABLE} names no file", named, "correct or unset it")
-        return Path(named)
-    for folder in (INSTALLED, BUILT):
-        if (folder / LIBRARY).is_file():
-            return folder / LIBRARY
-    raise MissingComponentError("there is no plugin library", BUILT / LIBRARY, "make it: python cli.py plugin build")
+    found = plugin_library.find_plugin()
+    if found is None:
+        place = plugin_library.BUILT / plugin_library.LIBRARY
+        raise MissingComponentError("there is no plugin library", place, "make it: python cli.py plugin build")
+    if not found.is_file():
+        raise InputError(f"{plugin_library.VARIABLE} names no file", found, "correct or unset it")
+    return found
 
 
 def read_library(path: Path) -> Library:
@@ -83,55 +70,17 @@ def read_library(path: Path) -> Library:
 
     Raises:
         InputError: it is no library, or not one of this plugin.
-        MissingComponentError: pyelftools is absent.
+        CompatibilityError: its kernels are of another format or operator version.
     """
-    try:
-        if path.stat().st_size > LARGEST:
-            raise InputError("this is no plugin library: it is too large", path, "name another file")
-        data = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"cannot read the library ({error.strerror or error})", path, "check the path") from error
-    machine, raw = _section(data, path)
+    file = plugin_library.read_library_file(path)
     return Library(
         path=path,
-        sha256=hashlib.sha256(data).hexdigest(),
-        bytes=len(data),
-        machine=machine,
-        index=kernel_index.parse(raw, path),
-        index_digest=kernel_index.digest(raw),
+        sha256=file.sha256,
+        bytes=file.size,
+        machine=file.machine,
+        index=kernel_index.parse(file.index, path),
+        index_digest=file.index_digest,
     )
-
-
-def _section(data: bytes, path: Path) -> tuple[str, bytes]:
-    """Return what the library runs on, and the bytes of its index."""
-    try:
-        from elftools.common.exceptions import ELFError
-        from elftools.construct import ConstructError
-        from elftools.elf.elffile import ELFFile
-    except ImportError as error:
-        raise MissingComponentError("pyelftools is absent, which reads it", path, "pip install pyelftools") from error
-    from io import BytesIO
-
-    try:
-        elf = ELFFile(BytesIO(data))
-        machine = str(elf.get_machine_arch())
-        section = elf.get_section_by_name(SECTION)
-        raw = bytes(section.data()) if section is not None and _plain(section) else None
-    except (ELFError, ConstructError, struct.error, *_DAMAGED) as error:
-        raise InputError("this is no library, or it is damaged", path, "name a libedge_lsla_plugin.so") from error
-    if raw is None:
-        raise InputError("this library is not the plugin's: it has no index", path, "name a libedge_lsla_plugin.so")
-    return MACHINES.get(machine, machine), raw
-
-
-# pyelftools checks little beyond the header; a damaged file ends in any of these.
-_DAMAGED = (ValueError, LookupError, AttributeError, TypeError, ArithmeticError)
-
-
-def _plain(section: Section) -> bool:
-    """Say whether the bytes lie in the file: a section of zeros states any size, a compressed one hides its own."""
-    kind, size = section["sh_type"], section["sh_size"]
-    return kind == "SHT_PROGBITS" and size <= kernel_index.LARGEST_INDEX and not section.compressed
 
 
 def table(library: Library) -> RenderableType:

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import platform
 import re
 import shutil
-import subprocess
 from pathlib import Path
 
-from edge_lsla.errors import EdgeLslaError, MissingComponentError
+from edge_lsla.errors import EdgeLslaError, MissingComponentError, UsageError
+from edge_lsla.plugin_library import LIBRARY
 from plugins.embed import write_sources
+from plugins.processes import Process
 
 SOURCE = Path(__file__).parent / "cpp"
 TOOLCHAIN_AARCH64 = SOURCE / "aarch64-linux-gnu.cmake"
-LIBRARY = "libedge_lsla_plugin.so"
 REGISTER = "libedge_lsla_plugin_register.so"  # beside it, for programs that only dlopen a plugin
 HARNESS = Path("harness") / "edge_lsla_harness"
 FAKE_DRIVER_DIR = Path("harness") / "fake_driver"
+TENSORRT_VARIABLE = "TENSORRT_INCLUDE_DIR"
+HEADER = "NvInferRuntime.h"
 _APT = "install it (apt install {})"
+# What CMake takes for its own in a path, or hands on to Make, Ninja or the shell without quoting it.
+_UNSAFE = re.compile(r"""[\x00-\x1f\x7f"\\;$#|?\ud800-\udfff]""")
+# Of a linker the lines before its "error: ld returned 1 exit status".
+_TELLING = re.compile(r"\berror: |\bld(\.\w+)?: (?!.*(warning|in function))|undefined reference to|No space left")
 
 
 def build_library(
@@ -51,9 +58,14 @@ def build_library(
 
     Raises:
         MissingComponentError: CMake, a compiler or headers are absent; the message says what to install.
+        UsageError: a path has a character that CMake cannot work with, or TENSORRT_INCLUDE_DIR names no headers.
         InputError, CompatibilityError: the kernels are not what the index says.
         EdgeLslaError: the compiler failed; the message names the log.
     """
+    for path in (SOURCE, index_dir, build_dir, tensorrt_include, cuda_include, toolchain):
+        if path is not None:
+            check_path(path)
+    check_environment()
     cmake = _require("cmake", "cmake")
     ninja = shutil.which("ninja")
     if ninja is None:
@@ -63,6 +75,7 @@ def build_library(
     generated = build_dir / "generated"
     write_sources(index_dir, generated)
     options = {
+        "CMAKE_BUILD_TYPE": "Release",  # said, for it would be taken from the environment
         "EDGE_LSLA_GENERATED_DIR": generated.resolve(),
         "EDGE_LSLA_SANITIZE": sanitize,
         "EDGE_LSLA_RECORD_FIELDS": record_fields,
@@ -84,9 +97,34 @@ def build_library(
     output = _run(configure, log)
     if output is not None:
         raise _configure_error(output, log)
-    if _run([cmake, "--build", str(build_dir), "--parallel", str(os.cpu_count() or 1)], log) is not None:
-        raise EdgeLslaError("the plugin library does not compile", log, "read the compiler's messages there")
+    output = _run([cmake, "--build", str(build_dir), "--parallel", str(os.cpu_count() or 1)], log)
+    if output is not None:
+        what = f"the plugin library does not compile ({_first_error(output)})"
+        raise EdgeLslaError(what, log, "read the compiler's messages there")
     return build_dir / LIBRARY
+
+
+def check_path(path: Path) -> None:
+    """Refuse a path that does not survive the way through CMake and Make or Ninja.
+
+    Raises:
+        UsageError: it has one of those characters, or bytes that are no UTF-8.
+    """
+    for form in (path.absolute(), path.resolve()):
+        if found := _UNSAFE.search(str(form)):
+            shown = "".join(one if one.isprintable() else repr(one)[1:-1] for one in str(form))
+            raise UsageError(f"CMake cannot work with {found[0]!r} in a path", shown, "choose another folder")
+
+
+def check_environment() -> None:
+    """Refuse a TENSORRT_INCLUDE_DIR without headers, which CMake would pass over for the system's.
+
+    Raises:
+        UsageError: it has none.
+    """
+    named = os.environ.get(TENSORRT_VARIABLE)
+    if named and not (Path(named) / HEADER).is_file():
+        raise UsageError(f"{TENSORRT_VARIABLE} names a folder without {HEADER}", named, "correct or unset it")
 
 
 def find_tensorrt_includes() -> list[tuple[str, Path]]:
@@ -95,7 +133,7 @@ def find_tensorrt_includes() -> list[tuple[str, Path]]:
     The folder named by the environment variable TENSORRT_INCLUDE_DIR goes before the system's, those before unpacked
     archives.
     """
-    named = os.environ.get("TENSORRT_INCLUDE_DIR")
+    named = os.environ.get(TENSORRT_VARIABLE)
     places = [Path(named)] if named else []
     places += [Path(f"/usr/include/{platform.machine()}-linux-gnu"), Path("/usr/include"), Path("/usr/local/include")]
     for root in (Path("/opt"), Path("/usr/local"), Path("/usr/src")):
@@ -114,7 +152,7 @@ def _version(folder: Path) -> str | None:
         text = (folder / "NvInferVersion.h").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return None
-    if not (folder / "NvInferRuntime.h").exists():
+    if not (folder / HEADER).exists():
         return None
     defined: dict[str, str] = dict(re.findall(r"^#define (\w+) (\w+)", text, re.MULTILINE))
     parts = []
@@ -135,14 +173,25 @@ def _require(program: str, package: str) -> str:
 
 
 def _run(command: list[str], log: Path) -> str | None:
-    """Run a command, append what it says to the log, and return that if it failed."""
-    try:
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
-    except OSError as error:
-        raise EdgeLslaError("cannot run a program that builds the plugin", command[0], error.strerror) from error
-    with log.open("a", encoding="utf-8") as file:
-        file.write(f"$ {' '.join(command)}\n{done.stdout}")
-    return done.stdout if done.returncode else None
+    """Run a command, its output appended to the log; return that output if it failed. Leaving early kills it."""
+    temporary = log.with_name("tmp")  # compilers that are killed leave files
+    temporary.mkdir(exist_ok=True)
+    # Compilers' messages in English, and paths in UTF-8.
+    environment = {**os.environ, "LC_ALL": "C.UTF-8", "LANGUAGE": "", "TMPDIR": str(temporary.resolve())}
+    if named := environment.get(TENSORRT_VARIABLE):
+        environment[TENSORRT_VARIABLE] = str(Path(named).resolve())  # CMake would begin elsewhere
+    with log.open("ab") as file:
+        file.write(os.fsencode(f"$ {' '.join(command)}\n"))
+        file.flush()
+        start = file.tell()
+        process = Process(command, file, environment)
+        try:
+            process.wait()
+        finally:
+            code = process.kill()
+    with log.open("rb") as written:
+        written.seek(start)
+        return written.read().decode("utf-8", "replace") if code else None
 
 
 def _configure_error(output: str, log: Path) -> EdgeLslaError:
@@ -150,6 +199,9 @@ def _configure_error(output: str, log: Path) -> EdgeLslaError:
     missing = re.search(r"Missing component: (.*?): (.*?); (.*?)(?= Call Stack| -- | CMake Error|$)", text)
     if missing:
         return MissingComponentError(missing[1], missing[2], missing[3])
+    named = re.search(r"Could not find compiler set in environment variable (\w+): (.+?)\.(?= |$)", text)
+    if named:
+        return MissingComponentError("the C++ compiler is absent", named[2], f"correct or unset {named[1]}")
     compiler = re.search(
         r"(?:CMAKE_CXX_COMPILER: |No (?=CMAKE_CXX_COMPILER))(\S+) (?:is not a full path|could be)", text
     )
@@ -157,4 +209,13 @@ def _configure_error(output: str, log: Path) -> EdgeLslaError:
         name = compiler[1]
         package = "g++-aarch64-linux-gnu" if "aarch64" in name else "g++"
         return MissingComponentError("the C++ compiler is absent", name, _APT.format(package))
-    return EdgeLslaError("CMake cannot prepare the plugin's build", log, "read its messages there")
+    what = f"CMake cannot prepare the plugin's build ({_first_error(output)})"
+    return EdgeLslaError(what, log, "read its messages there")
+
+
+def _first_error(output: str) -> str:
+    """Return the line that says what is wrong: a compiler's, else CMake's, else the last one."""
+    lines = [" ".join(line.split()) for line in output.splitlines() if line.strip()]
+    telling = [line for line in lines if _TELLING.search(line)]
+    cmake = [f"{line} {after}" for line, after in itertools.pairwise(lines) if line.startswith("CMake Error")]
+    return (telling or cmake or lines[-1:] or ["it said nothing"])[0][:300]

@@ -15,9 +15,10 @@ from pathlib import Path
 
 from edge_lsla.atomic import atomic_path
 from edge_lsla.errors import InputError
+from edge_lsla.plugin_library import LARGEST_INDEX, read_regular
 from plugins import index as kernel_index
 
-LARGEST = 64 * 2**20  # bytes when unpacked; all shipped kernels for all architectures are about 3 MB
+LARGEST = 64 * 2**20  # bytes, packed or not; all shipped kernels for all architectures are about 3 MB
 _AGAIN = "take it from its source again, or make it with `plugin build --package`"
 
 
@@ -49,9 +50,13 @@ def unpack(package: Path) -> tuple[bytes, dict[str, bytes]]:
 
     Raises:
         InputError: it cannot be read, is no package, or its content is not what its index says.
+        CompatibilityError: its index is of another format or operator version.
     """
     try:
-        with gzip.open(package) as packed:
+        data = read_regular(package, LARGEST)
+        if data is None:
+            raise InputError("the package is no regular file", package, "give a file")
+        with gzip.open(BytesIO(data)) as packed:
             plain = packed.read(LARGEST + 1)  # a few kilobytes may unpack to any number
         if len(plain) > LARGEST:
             raise InputError("the package is too large", package, _AGAIN)
@@ -65,10 +70,12 @@ def unpack(package: Path) -> tuple[bytes, dict[str, bytes]]:
 
 def _members(archive: tarfile.TarFile, package: Path) -> tuple[bytes, dict[str, bytes]]:
     first = archive.next()
-    if first is None or first.name != kernel_index.NAME or first.size > kernel_index.LARGEST_INDEX:
+    if first is None or first.name != kernel_index.NAME or first.size > LARGEST_INDEX:
         raise InputError("this is no package of kernels: it does not begin with its index", package, _AGAIN)
     raw = _content(archive, first, package)
-    wanted = {entry.file: entry for entry in kernel_index.parse(raw, package).entries}
+    index = kernel_index.parse(raw, package)
+    index.check_launches(package)
+    wanted = {entry.file: entry for entry in index.entries}
     files: dict[str, bytes] = {}
     while (member := archive.next()) is not None:
         entry = wanted.get(member.name)
@@ -77,8 +84,7 @@ def _members(archive: tarfile.TarFile, package: Path) -> tuple[bytes, dict[str, 
         if member.size != entry.bytes:
             raise InputError(f"{member.name} of the package has another size than the index says", package, _AGAIN)
         data = _content(archive, member, package)
-        if hashlib.sha256(data).hexdigest() != entry.sha256:
-            raise InputError(f"{member.name} of the package is not the one of its index", package, _AGAIN)
+        kernel_index.check_content(entry, data, f"{package}, {member.name}")
         files[member.name] = data
     if absent := sorted(wanted.keys() - files.keys()):
         raise InputError(f"the package lacks {absent[0]}, which its index names", package, _AGAIN)

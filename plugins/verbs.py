@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 import platform
 import shutil
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 plugin_app = typer.Typer(help="Build the TensorRT plugin, and look into it.", no_args_is_help=True)
 
 OUTPUT = Path(__file__).resolve().parents[1] / "build" / "plugin"
-HEADER = "NvInferRuntime.h"
+HEADER = "NvInferRuntime.h"  # as in library.py, for --help
 CUDA_CAPABILITY_MAJOR, CUDA_CAPABILITY_MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_…
 
 
@@ -29,7 +30,7 @@ CUDA_CAPABILITY_MAJOR, CUDA_CAPABILITY_MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COM
 def plugin_build(
     arch: Annotated[
         Optional[str],
-        typer.Option(help="86,87,… or all; default: this machine's GPU, or all where there is none."),
+        typer.Option(help="86,87,… or all; default: this machine's GPU; all without one or for another machine."),
     ] = None,
     variants: Annotated[
         Optional[str],
@@ -60,6 +61,8 @@ def plugin_build(
     jobs: Annotated[Optional[int], typer.Option(min=1, help="Compilers at a time; default: all cores.")] = None,
 ) -> dict[str, Any]:
     """Compile the kernels for GPUs, which need not be there, and build the plugin library around them."""
+    from plugins.folder import check_folder
+
     if kernels and (arch or variants or only or package):
         raise UsageError("--kernels compiles nothing", kernels, "leave --arch, --variants, --only and --package out")
     if variants and only:
@@ -69,14 +72,17 @@ def plugin_build(
     if tensorrt_include and not (tensorrt_include / HEADER).is_file():
         raise UsageError(f"there is no {HEADER} in the folder", tensorrt_include, "correct --tensorrt-include")
     cross = _toolchain(target, toolchain)
-    facts = _unpack(kernels, output) if kernels else _compile(arch, variants, only, output, jobs)
+    check_folder(output)
+    if not package:
+        _check_paths(output, cross, (tensorrt_include, cuda_include))
+    if kernels:
+        facts = _unpack(kernels, output)
+    else:
+        elsewhere = package is not None or cross is not None
+        facts = _compile(arch, variants, only, output, jobs, elsewhere=elsewhere, package=package)
     if package:
-        from plugins.folder import KERNELS
-        from plugins.package import pack
-
-        sha256 = pack(output / KERNELS, package)
         say().print(f"{package}: {package.stat().st_size / 1e6:.2f} MB, for `plugin build --kernels`")
-        return {**facts, "library": None, "package": str(package), "package_sha256": sha256}
+        return facts
     library = _build_library(output, tensorrt_include, cuda_include, cross, facts)
     say().print(f"{library}: {library.stat().st_size / 1e6:.2f} MB")
     return {**facts, "library": str(library), "package": None}
@@ -96,17 +102,46 @@ def plugin_info(
     return found.to_dict()
 
 
-def _compile(arch: str | None, added: str | None, only: str | None, output: Path, jobs: int | None) -> dict[str, Any]:
-    from plugins.build import BuildSettings, build_kernels
+def _check_paths(output: Path, cross: tuple[str, Path] | None, others: tuple[Path | None, ...]) -> None:
+    """Refuse, before any work, what CMake would fail on after it."""
+    from plugins.folder import CMAKE, OWN
+    from plugins.library import check_environment, check_path
+
+    name, toolchain = cross or ("", None)
+    for path in filter(None, (output, toolchain, *others)):
+        check_path(path)
+    if name in OWN or name.startswith(f"{CMAKE}-"):
+        raise UsageError(f"the library's folder would be {name!r}, a name of the build's own", toolchain, "rename it")
+    check_environment()
+
+
+def _compile(
+    arch: str | None,
+    added: str | None,
+    only: str | None,
+    output: Path,
+    jobs: int | None,
+    *,
+    elsewhere: bool,
+    package: Path | None,
+) -> dict[str, Any]:
+    """Compile for named architectures, or for those of where it will run; into the build folder, or into a package."""
+    from plugins.build import BuildSettings, build_kernels, build_package
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    settings = BuildSettings(_variants(added, only), _architectures(arch), jobs or cores)
+    settings = BuildSettings(_variants(added, only), _architectures(arch, elsewhere), jobs or cores)
+    packed: dict[str, Any] = {}
     with progress("compiling") as step:
-        built = build_kernels(settings, output, step, lambda line: say().print(line, style="yellow"))
+        report = functools.partial(say().print, style="yellow")
+        if package:
+            built, sha256 = build_package(settings, output, package, step, report)
+            packed = {"library": None, "package": str(package), "package_sha256": sha256}
+        else:
+            built = build_kernels(settings, output, step, report)
     size = sum(entry.bytes for entry in built.index.entries)
     say().print(
-        f"{built.folder}: {len(built.index.entries)} kernels, {size / 1e6:.2f} MB, {built.compiled} compiled and "
-        f"{built.cached} from the cache in {built.seconds:.0f} s"
+        f"{package or built.folder}: {len(built.index.entries)} kernels, {size / 1e6:.2f} MB, "
+        f"{built.compiled} compiled and {built.cached} from the cache in {built.seconds:.0f} s"
     )
     return {
         "output": str(output),
@@ -118,6 +153,7 @@ def _compile(arch: str | None, added: str | None, only: str | None, output: Path
         "cached": built.cached,
         "seconds": round(built.seconds, 2),
         "spilling": [entry.file for entry in built.index.entries if entry.spills],
+        **packed,
     }
 
 
@@ -145,12 +181,13 @@ def _build_library(
     output: Path, tensorrt: Path | None, cuda: Path | None, cross: tuple[str, Path] | None, facts: dict[str, Any]
 ) -> Path:
     """Build the library around the kernels; return its path, which for another machine is a folder further down."""
-    from plugins.folder import KERNELS, exclusive
-    from plugins.library import LIBRARY, REGISTER, build_library
+    from edge_lsla.plugin_library import LIBRARY
+    from plugins.folder import CMAKE, KERNELS, exclusive
+    from plugins.library import REGISTER, build_library
 
     name, toolchain = cross or ("", None)
     place = output / name / LIBRARY
-    work = output / (f"cmake-{name}" if name else "cmake")
+    work = output / (f"{CMAKE}-{name}" if name else CMAKE)
     with exclusive(output), progress("building the library"):
         # CMake keeps what it once found, and does not notice a moved checkout or another toolchain. It takes seconds.
         shutil.rmtree(work, ignore_errors=True)
@@ -178,11 +215,14 @@ def _variants(added: str | None, only: str | None) -> tuple[Variant, ...]:
     return named if only is not None else tuple(dict.fromkeys((*shipped(), *named)))
 
 
-def _architectures(text: str | None) -> tuple[int, ...]:
-    """Read --arch, or choose: this machine's GPUs, all shipped ones where there is none."""
+def _architectures(text: str | None, elsewhere: bool) -> tuple[int, ...]:
+    """Read --arch, or choose: this machine's GPUs; all shipped ones where there is none, or it is for elsewhere."""
     from plugins.ptxas import NEEDS, SHIPPED
 
     every = ", ".join(f"sm_{arch}" for arch in SHIPPED)
+    if text is None and elsewhere:
+        say().print(f"for {every}: this is for other machines, of which --arch can name some")
+        return SHIPPED
     if text is None:
         local = local_architectures()
         known = tuple(arch for arch in local if arch in NEEDS)

@@ -17,8 +17,10 @@ from typing import Any
 
 import pytest
 
-from plugins import info
-from plugins.library import LIBRARY, find_tensorrt_includes
+from edge_lsla import plugin_library
+from edge_lsla.errors import EdgeLslaError
+from edge_lsla.plugin_library import LIBRARY
+from plugins.library import find_tensorrt_includes
 from plugins.ptxas import installed
 
 ROOT = Path(__file__).parents[2]
@@ -51,6 +53,7 @@ def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert (answer["architectures"], answer["kernels"], answer["spilling"]) == ([86, 87], 3, [])
     assert (answer["package"], answer["library"]) == (str(path), None)
     assert not (folder / "out" / LIBRARY).exists()
+    assert not (folder / "out" / "kernels").exists()
     return path
 
 
@@ -130,7 +133,7 @@ def test_absent_headers_are_a_missing_component_after_the_kernels(
     assert (tmp_path / "out" / "kernels" / "index.json").exists()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 @needs_triton
 def test_a_stopped_build_leaves_no_compiler_and_no_half_file(
     number: signal.Signals, tmp_path: Path, process: Callable[..., subprocess.Popen[str]]
@@ -153,11 +156,17 @@ def test_a_stopped_build_leaves_no_compiler_and_no_half_file(
         time.sleep(0.05)
     started.send_signal(number)
     text, errors = started.communicate(timeout=20)
+    state = Path(f"/proc/{int(pid.read_text())}/stat")
+    while number == signal.SIGKILL and state.exists():  # the supervisor ends it a moment later
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert not state.exists() or state.read_text().rpartition(")")[2].split()[0] == "Z"
+    assert not (out / "kernels").exists()
+    if number == signal.SIGKILL:
+        return
     assert started.returncode == 130
     assert json.loads(text.splitlines()[-1])["exit_code"] == 130
     assert errors.splitlines()[-1] == "error: interrupted"
-    state = Path(f"/proc/{int(pid.read_text())}/stat")
-    assert not state.exists() or state.read_text().rpartition(")")[2].split()[0] == "Z"
     assert not (out / ".work").exists()
     assert not (out / "kernels").exists()
     assert not [path for path in out.rglob("*") if ".part" in path.name]
@@ -178,6 +187,8 @@ def test_a_stopped_build_leaves_no_compiler_and_no_half_file(
         (["--tensorrt-include", "/absent"], 2, "no NvInferRuntime.h in the folder: /absent"),
         (["--target", "riscv64"], 2, "no such machine 'riscv64'"),
         (["--toolchain", "absent.cmake"], 2, "no such file: absent.cmake"),
+        (["--kernels", "/dev/zero"], 2, "the package is no regular file: /dev/zero"),
+        (["--cuda-include", "a;b"], 2, "CMake cannot work with ';' in a path"),
     ],
 )
 def test_a_wrong_option_is_one_sentence(
@@ -207,18 +218,17 @@ def test_info_of_what_is_no_plugin_is_refused(
     tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     elf = Path(sys.executable).resolve().read_bytes()
-    cases: dict[str, tuple[bytes, str]] = {
-        "empty.so": (b"", "no library, or it is damaged"),
-        "text.so": (b"hello" * 100, "no library, or it is damaged"),
-        "cut.so": (elf[:5000], "damaged"),
-        "python.so": (elf, "it has no index"),
-    }
-    for name, (content, said) in cases.items():
+    cases = {"empty.so": b"", "text.so": b"hello" * 100, "cut.so": elf[:5000], "python.so": elf}
+    for name, content in cases.items():
         (tmp_path / name).write_bytes(content)
         outcome = command("plugin", "info", tmp_path / name)
         assert (outcome.code, outcome.err.count("\n")) == (2, 1), outcome.err
-        assert said in outcome.err
-    assert command("plugin", "info", tmp_path).code == 2
+        assert "plugin library is damaged, or not one of edge-lsla" in outcome.err
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path, tmp_path / "pipe", "/dev/zero"):
+        outcome = command("plugin", "info", path)
+        assert (outcome.code, outcome.err.count("\n")) == (2, 1), outcome.err
+        assert "plugin library is no regular file" in outcome.err
     assert command("plugin", "info", tmp_path / "absent.so").code == 2
     monkeypatch.setenv("EDGE_LSLA_PLUGIN", str(tmp_path / "absent.so"))
     assert "EDGE_LSLA_PLUGIN names no file" in command("plugin", "info").err
@@ -228,15 +238,11 @@ def test_info_without_a_library_says_how_to_make_one(
     tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("EDGE_LSLA_PLUGIN", raising=False)
-    monkeypatch.setattr(info, "INSTALLED", tmp_path / "installed")
-    monkeypatch.setattr(info, "BUILT", tmp_path / "built")
+    monkeypatch.setattr(plugin_library, "INSTALLED", tmp_path / "installed")
+    monkeypatch.setattr(plugin_library, "BUILT", tmp_path / "built")
     outcome = command("plugin", "info", "--json")
     assert outcome.code == 3
     assert "plugin build" in outcome.json["error"]
-    for folder in ("built", "installed"):  # the installation goes before the checkout
-        (tmp_path / folder).mkdir()
-        (tmp_path / folder / LIBRARY).write_bytes(b"")
-        assert info.find_library() == tmp_path / folder / LIBRARY
 
 
 def test_the_verbs_load_no_compiler() -> None:
@@ -263,7 +269,87 @@ def test_the_default_is_this_machines_gpu_and_that_is_said(
     from plugins import verbs
 
     monkeypatch.setattr(verbs, "local_architectures", lambda: local)
-    assert verbs._architectures(None) == expected
+    assert verbs._architectures(None, elsewhere=False) == expected
     assert said in "".join(capsys.readouterr())
-    assert verbs._architectures("all") == (86, 87, 89, 90, 110, 120)
-    assert verbs._architectures("8.7, sm_110,87") == (87, 110)
+    assert verbs._architectures(None, elsewhere=True) == (86, 87, 89, 90, 110, 120)
+    assert "this is for other machines" in "".join(capsys.readouterr())
+    for elsewhere in (False, True):
+        assert verbs._architectures("all", elsewhere) == (86, 87, 89, 90, 110, 120)
+        assert verbs._architectures("8.7, sm_110,87", elsewhere) == (87, 110)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ([], (86,)),
+        (["--arch", "87", "--package", "{}/k.tar.gz"], (87,)),
+        (["--package", "{}/k.tar.gz"], (86, 87, 89, 90, 110, 120)),
+        (["--toolchain", "{}/some.cmake"], (86, 87, 89, 90, 110, 120)),
+        (["--target", "{other}"], (86, 87, 89, 90, 110, 120)),
+        (["--target", "{this}"], (86,)),
+    ],
+)
+def test_a_build_for_another_machine_is_not_for_this_machines_gpu(
+    arguments: list[str], expected: tuple[int, ...], tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from plugins import build, library, verbs
+
+    (tmp_path / "some.cmake").touch()
+    monkeypatch.setattr(verbs, "local_architectures", lambda: (86,))
+    # On either kind of machine; the shipped toolchain is for aarch64.
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(library, "TOOLCHAIN_AARCH64", tmp_path / "some.cmake")
+    asked: list[tuple[int, ...]] = []
+
+    def stop(settings: build.BuildSettings, *_: object) -> None:
+        asked.append(settings.architectures)
+        raise EdgeLslaError("far enough")
+
+    for name in ("build_kernels", "build_package"):
+        monkeypatch.setattr(build, name, stop)
+    places = [text.format(tmp_path, other="aarch64", this="x86_64") for text in arguments]
+    assert command("plugin", "build", *places, "-o", tmp_path / "out").code == 1
+    assert asked == [expected]
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("cmake", "this folder holds what no build wrote"),
+        ("logs", "this folder holds what no build wrote"),
+        ("a;b", "CMake cannot work with ';' in a path"),
+    ],
+)
+def test_a_folder_that_a_build_may_not_work_in_is_refused_before_any_work(
+    name: str, said: str, tmp_path: Path, command: Command
+) -> None:
+    theirs = tmp_path / "out" / name / "precious"
+    theirs.parent.mkdir(parents=True)
+    theirs.write_text("data")
+    output = theirs.parent / "out" if ";" in name else tmp_path / "out"
+    for arguments in (["--only", SMALL, "--arch", "87"], ["--kernels", "absent.tar.gz"]):
+        outcome = command("plugin", "build", *arguments, "-o", output)
+        assert (outcome.code, outcome.err.count("\n"), outcome.out) == (2, 1, ""), outcome.err
+        assert said in outcome.err
+    assert {path.name for path in (tmp_path / "out").rglob("*")} == {name, "precious"}
+
+
+def test_headers_that_the_environment_names_and_are_absent_are_refused_before_any_work(
+    tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TENSORRT_INCLUDE_DIR", "/nope")
+    outcome = command("plugin", "build", "--only", SMALL, "--arch", "87", "-o", tmp_path / "out")
+    assert outcome.code == 2
+    assert "TENSORRT_INCLUDE_DIR names a folder without NvInferRuntime.h: /nope" in outcome.err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["cache", "kernels", "cmake-x"])
+def test_a_toolchain_that_would_claim_the_builds_own_folder_is_refused(
+    name: str, tmp_path: Path, command: Command
+) -> None:
+    toolchain = tmp_path / f"{name}.cmake"
+    toolchain.touch()
+    outcome = command("plugin", "build", "--kernels", "k.tar.gz", "--toolchain", toolchain, "-o", tmp_path / "out")
+    assert outcome.code == 2
+    assert "a name of the build's own" in outcome.err

@@ -1,4 +1,4 @@
-"""A fake kernel index: real structure, random bytes where kernels would be."""
+"""A fake kernel index: real structure and geometry, random bytes where kernels would be."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import json
 import random
 from pathlib import Path
 from typing import Any
+
+from plugins.variants import parse
 
 # Enough to meet every case of selection: exact cubins, PTX alone, an architecture that is missing, C compiled in.
 VARIANTS: list[dict[str, Any]] = [
@@ -18,19 +20,20 @@ VARIANTS: list[dict[str, Any]] = [
 
 
 def entry(variant: dict[str, Any], arch: int, kind: str, content: bytes) -> dict[str, Any]:
+    launched = parse(variant["name"])
     return {
         **variant,
-        "channels": 96 if variant["kernel"] == "residual" else 0,
+        "channels": launched.channels,
         "arch": arch,
         "kind": kind,
         "symbol": f"lsla_{variant['kernel']}",
-        "threads": 128,
+        "threads": 32 * launched.tile.warps,
         # The residual kernel asks for more than 48 KiB, so that setting the attribute is exercised.
         "shared_bytes": 65536 if variant["kernel"] == "residual" else 12288,
         "registers": 96,
         "spills": 0,
-        "row_blocks": 4 if variant["window"] == 14 else 1,
-        "max_per_program": 8,
+        "row_blocks": launched.row_blocks,
+        "max_per_program": launched.max_per_program,
         "tensor_cores": True,
         "ptxas": "12.6.85",
         "file": f"{variant['name']}.sm{arch}.{kind}",
@@ -52,9 +55,9 @@ def write_fake_index(folder: Path) -> Path:
             images.append((80, "ptx"))
         for arch, kind in images:
             # Each image says what it is, so that the fake driver can tell the checks which one was loaded.
-            content = f"{kind} {arch} {variant['name']}\0".encode() + generator.randbytes(32)
+            content = f"\x7fELF {kind} {arch} {variant['name']}\0".encode() + generator.randbytes(32)
             if kind == "ptx":
-                content = f"{kind} {arch} {variant['name']}\n".encode()
+                content = f"// {kind} {arch} {variant['name']}\n.version 8.4\n".encode()
             record = entry(variant, arch, kind, content)
             (folder / record["file"]).write_bytes(content)
             entries.append(record)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import subprocess
@@ -13,7 +14,8 @@ from native_builds import needs_compiler
 from plugin_index import write_fake_index
 
 from edge_lsla.errors import CompatibilityError, EdgeLslaError, InputError
-from plugins.embed import SECTION, write_sources
+from edge_lsla.plugin_library import SECTION
+from plugins.embed import write_sources
 
 
 @pytest.fixture
@@ -36,7 +38,7 @@ def test_a_table_line_per_kernel_in_the_order_of_the_contract(index: Path, tmp_p
     number = next(i for i, e in enumerate(entries) if e["kernel"] == "residual" and e["kind"] == "cubin")
     assert lines[number] == (
         "EDGE_LSLA_VARIANT(Residual, Half, 14, 32, 96, 87, false, "
-        f'"lsla_residual", 128, 65536, 4, 8, {number}, "residual-w14-d32-c96-fp16")'
+        f'"lsla_residual", 128, 65536, 4, 3, {number}, "residual-w14-d32-c96-fp16")'
     )
     assert any("Quantised, Int8" in line for line in lines)
     assert any("Attention, Float" in line and ", true, " in line for line in lines)
@@ -77,13 +79,12 @@ def test_a_second_writing_changes_no_file(index: Path, tmp_path: Path) -> None:
 
 
 def test_a_new_kernel_under_an_old_name_changes_the_assembly_file(index: Path, tmp_path: Path) -> None:
-    import hashlib
-
     write_sources(index, tmp_path)
     before = (tmp_path / "blobs.S").read_text()
     entry = json.loads((index / "index.json").read_text())["entries"][0]
-    (index / entry["file"]).write_bytes(b"another kernel")
-    change(index, sha256=hashlib.sha256(b"another kernel").hexdigest())
+    content = (index / entry["file"]).read_bytes() + b"// another\n"
+    (index / entry["file"]).write_bytes(content)
+    change(index, sha256=hashlib.sha256(content).hexdigest(), bytes=len(content))
     write_sources(index, tmp_path)
     assert (tmp_path / "blobs.S").read_text() != before
 
@@ -94,7 +95,7 @@ def test_a_changed_kernel_file_is_refused(index: Path, tmp_path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[7] ^= 1
     path.write_bytes(content)
-    with pytest.raises(InputError, match=f"differs from the index: .*{entry['file']}; run 'plugin build' again"):
+    with pytest.raises(InputError, match=f"not the one of the index: .*{entry['file']}; run `plugin build` again"):
         write_sources(index, tmp_path / "sources")
     assert not (tmp_path / "sources").exists()
 
@@ -114,20 +115,22 @@ def test_an_absent_kernel_file_is_refused(index: Path, tmp_path: Path) -> None:
         ({"symbol": 'a", 0); evil("'}, "symbol"),  # becomes C++
         ({"name": "two\nlines"}, "name"),
         ({"threads": -1}, "threads"),
+        ({"threads": 128}, "threads 128, not"),  # becomes a launch that writes out of bounds
+        ({"row_blocks": 2}, "row_blocks 2, not"),
         ({"threads": True}, "threads"),
         ({"threads": 2**31}, "threads"),
         ({"shared_bytes": "12288"}, "shared_bytes"),
         ({"max_per_program": None}, "max_per_program"),
-        ({"kernel": "other"}, "kernel, dtype or kind"),
-        ({"dtype": "bf16"}, "kernel, dtype or kind"),
-        ({"kind": "fatbin"}, "kernel, dtype or kind"),
+        ({"kernel": "other"}, "kernel"),
+        ({"dtype": "bf16"}, "type"),
+        ({"kind": "fatbin"}, "kind"),
     ],
 )
 def test_an_entry_that_would_not_become_its_own_cpp_is_refused(
     index: Path, tmp_path: Path, values: dict[str, Any], message: str
 ) -> None:
     change(index, **values)
-    with pytest.raises(InputError, match=rf"{message}: .*index\.json, entry 0"):
+    with pytest.raises(InputError, match=rf"{message}.*index\.json; run `plugin build` again"):
         write_sources(index, tmp_path / "sources")
 
 
@@ -159,5 +162,5 @@ def test_a_kernel_listed_twice_is_refused(index: Path, tmp_path: Path) -> None:
 
 
 def test_no_index_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"index\.json; run 'plugin build' again"):
+    with pytest.raises(InputError, match=r"index\.json; run `plugin build` again"):
         write_sources(tmp_path, tmp_path / "sources")

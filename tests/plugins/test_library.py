@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import re
+import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import native_builds
 import pytest
 from native_builds import NEWEST, OLDEST, compiler, headers, needs_compiler, needs_cross_compiler, needs_headers
 
-from edge_lsla.errors import EdgeLslaError, MissingComponentError
+from edge_lsla.errors import EdgeLslaError, MissingComponentError, UsageError
+from edge_lsla.plugin_library import SECTION
 from plugins import library
-from plugins.embed import SECTION
 
 # JetPack 6 is Ubuntu 22.04: what is built here must load there.
 JETPACK_6 = {"GLIBC": (2, 35), "GLIBCXX": (3, 4, 30), "CXXABI": (1, 3, 13), "GCC": (12, 0, 0)}
@@ -187,7 +191,9 @@ def test_a_compiler_error_names_the_log(tmp_path: Path) -> None:
     (tmp_path / "NvInferRuntime.h").write_text("#error broken header\n")
     assert OLDEST is not None
     (tmp_path / "NvInferVersion.h").write_text((OLDEST / "NvInferVersion.h").read_text())
-    with pytest.raises(EdgeLslaError, match=r"does not compile: .*build\.log; read"):
+    with pytest.raises(
+        EdgeLslaError, match=r"does not compile \(.*NvInferRuntime\.h:1:2: error: #error broken header\): .*build\.log"
+    ):
         library.build_library(native_builds.fake_index(), tmp_path / "build", tensorrt_include=tmp_path)
     assert "broken header" in (tmp_path / "build" / "build.log").read_text()
 
@@ -208,3 +214,117 @@ def test_headers_are_found_with_either_form_of_version(tmp_path: Path, monkeypat
     assert ("99.13.3", tmp_path) == library.find_tensorrt_includes()[-1]  # oldest first
     version.write_text("nothing\n")
     assert tmp_path not in [folder for _, folder in library.find_tensorrt_includes()]
+
+
+@headers
+@needs_headers
+@pytest.mark.parametrize(
+    ("name", "value", "error", "said"),
+    [
+        ("CXX", "/nope", MissingComponentError, "the C++ compiler is absent: /nope; correct or unset CXX"),
+        ("CXXFLAGS", "-fnope", EdgeLslaError, "unrecognized command-line option"),
+        ("LDFLAGS", "-Wl,--nope", EdgeLslaError, "unrecognized option '--nope'"),
+        ("LDFLAGS", "-fuse-ld=gold -B/nope -lnope", EdgeLslaError, "cannot find -lnope"),
+    ],
+)
+def test_a_compiler_that_does_not_work_is_quoted(
+    name: str, value: str, error: type[EdgeLslaError], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value)
+    monkeypatch.setenv("LC_ALL", "de_DE.UTF-8")  # compilers speak the user's language
+    with pytest.raises(error) as caught:
+        library.build_library(native_builds.fake_index(), tmp_path / "build", tensorrt_include=OLDEST)
+    assert said in str(caught.value)
+    assert "build.log" in str(caught.value) or error is MissingComponentError
+
+
+@headers
+@needs_headers
+def test_an_absent_linker_is_quoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for program in ("cmake", "make", "c++", "as", "sh"):  # binutils without ld
+        found = shutil.which(program)
+        assert found is not None
+        (tmp_path / program).symlink_to(found)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("CXX", f"{tmp_path / 'c++'} -B{tmp_path} -fuse-ld=lld")
+    with pytest.raises(EdgeLslaError, match=r"cannot prepare the plugin's build \(collect2: fatal error: cannot find"):
+        library.build_library(native_builds.fake_index(), tmp_path / "build", tensorrt_include=OLDEST)
+
+
+@headers
+@needs_headers
+def test_the_environment_does_not_choose_the_build_type(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CMAKE_BUILD_TYPE", "Debug")
+    library.build_library(native_builds.fake_index(), tmp_path / "a 'b' (c)", tensorrt_include=OLDEST)
+    assert "CMAKE_BUILD_TYPE:STRING=Release" in (tmp_path / "a 'b' (c)" / "CMakeCache.txt").read_text()
+
+
+def test_a_named_folder_without_headers_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TENSORRT_INCLUDE_DIR", str(tmp_path))
+    said = rf"TENSORRT_INCLUDE_DIR names a folder without NvInferRuntime\.h: {tmp_path}; correct or unset it"
+    with pytest.raises(UsageError, match=said):
+        library.build_library(native_builds.fake_index(), tmp_path / "build")
+
+
+@headers
+@needs_headers
+def test_a_named_folder_is_taken_from_where_the_user_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert NEWEST is not None
+    (tmp_path / "headers").symlink_to(NEWEST)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TENSORRT_INCLUDE_DIR", "headers")
+    library.build_library(native_builds.fake_index(), tmp_path / "build")
+    assert f"TENSORRT_INCLUDE_DIR:PATH={NEWEST}" in (tmp_path / "build" / "CMakeCache.txt").read_text()
+
+
+@pytest.mark.parametrize("name", ['a"b', "a\\b", "a;b", "a$b", "a#b", "a|b", "a?b", "a\nb", "a\udcffb"])
+def test_a_path_that_cmake_cannot_take_is_refused_before_it_runs(name: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"CMake cannot work with .* in a path: .*; choose another folder") as caught:
+        library.build_library(native_builds.fake_index(), tmp_path / name)
+    str(caught.value).encode("utf-8")  # it can be printed
+    (tmp_path / name).mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / name)
+    with pytest.raises(UsageError, match="CMake cannot work with"):
+        library.check_path(tmp_path / "link")
+    library.check_path(tmp_path / "a b")
+
+
+@headers
+@needs_headers
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_a_stopped_build_takes_its_compilers_along(number: signal.Signals, tmp_path: Path) -> None:
+    compiler, pid = tmp_path / "compiler", tmp_path / "pid"
+    compiler.write_text(
+        f'#!/bin/sh\ncase "$*" in *plugin.cpp*) echo $$ > {pid}.new; mv {pid}.new {pid}; sleep 300;; esac\n'
+        'exec c++ "$@"\n'
+    )
+    compiler.chmod(0o755)
+    script = (
+        "import signal, sys\nfrom pathlib import Path\nfrom plugins.library import build_library\n"
+        "def stop(*_): raise KeyboardInterrupt\n"
+        "signal.signal(signal.SIGTERM, stop)\n"
+        "build_library(*map(Path, sys.argv[1:3]), tensorrt_include=Path(sys.argv[3]))\n"
+    )
+    arguments = [native_builds.fake_index(), tmp_path / "build", OLDEST]
+    started = subprocess.Popen(
+        [sys.executable, "-c", script, *map(str, arguments)], stderr=subprocess.DEVNULL,
+        env={**os.environ, "CXX": str(compiler), "PYTHONPATH": str(Path(library.__file__).parents[1])},
+    )  # fmt: skip
+    deadline = time.monotonic() + 60
+    while not pid.exists():
+        assert started.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    started.send_signal(number)
+    started.wait(timeout=20)
+    while runs(int(pid.read_text())):  # of a build that was killed, the supervisor does it a moment later
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def runs(process: int) -> bool:
+    """Say whether the process is there, and not only waits for its exit code to be taken."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import importlib.util
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,9 @@ import pytest
 
 from edge_lsla.errors import EdgeLslaError, UsageError
 from plugins import index as kernel_index
-from plugins.build import BuildSettings, Built, build_kernels
+from plugins.build import BuildSettings, Built, build_kernels, build_package
+from plugins.folder import LOCK, MARKER, WORK
+from plugins.package import unpack
 from plugins.ptxas import installed
 from plugins.variants import parse
 
@@ -81,7 +84,7 @@ def test_what_is_compiled_once_is_taken_from_the_cache(build: Build, tmp_path: P
         path.write_bytes(path.read_bytes()[:-1] + b"?")  # a disk that failed
     mended = build(SMALL)
     assert (mended.compiled, mended.digest) == (2, first.digest)
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [".lock", "cache", "kernels"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [MARKER, LOCK, "cache", "kernels"]
 
 
 def test_an_abort_fails_its_kernel_by_name_and_the_others_go_on(
@@ -131,10 +134,24 @@ def test_a_compiler_that_hangs_is_ended_with_all_that_it_started(
 def test_a_folder_of_somebody_else_is_not_replaced(build: Build, tmp_path: Path) -> None:
     ours = tmp_path / "out" / "kernels"
     ours.mkdir(parents=True)
+    (tmp_path / "out" / MARKER).touch()
     (ours / "attention.py").write_text("source")
     with pytest.raises(UsageError, match="no build wrote it"):
         build(SMALL)
     assert (ours / "attention.py").read_text() == "source"
+
+
+def test_a_package_takes_from_the_cache_and_leaves_kernels_and_library(build: Build, tmp_path: Path) -> None:
+    before = build(SMALL)
+    (tmp_path / "out" / "library.so").write_bytes(b"of these kernels")
+    settings = BuildSettings((parse(SMALL),), (86, 87), jobs=2)
+    package = tmp_path / "kernels.tar.gz"
+    built, sha256 = build_package(settings, tmp_path / "out", package, lambda *_: None, print)
+    assert (built.compiled, built.cached, built.index.architectures) == (1, 2, (86, 87))
+    assert hashlib.sha256(package.read_bytes()).hexdigest() == sha256
+    assert kernel_index.parse(unpack(package)[0], package) == built.index
+    assert kernel_index.read(tmp_path / "out" / "kernels") == before.index
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {MARKER, LOCK, "cache", "kernels", "library.so"}
 
 
 def test_one_build_at_a_time_works_in_a_folder(build: Build, tmp_path: Path) -> None:
@@ -148,8 +165,9 @@ def test_one_build_at_a_time_works_in_a_folder(build: Build, tmp_path: Path) -> 
 
 
 def test_what_a_killed_build_left_is_removed(build: Build, tmp_path: Path) -> None:
-    left = tmp_path / "out" / ".work" / "3"
+    left = tmp_path / "out" / WORK / "3"
     left.mkdir(parents=True)
+    (left.parents[1] / MARKER).touch()
     (left / "log").write_text("half")
     assert build(SMALL).compiled == 2
     assert not left.parent.exists()

@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from edge_lsla.errors import InputError
-from plugins.index import NAME, Entry, Index, digest, file_name, parse, read
+from edge_lsla.errors import CompatibilityError, InputError
+from plugins.index import NAME, Entry, Index, check_content, digest, file_name, parse, read
 from plugins.variants import Variant
 
 DATA = b"\x7fELF, so to speak"
@@ -20,8 +21,9 @@ DATA = b"\x7fELF, so to speak"
 def entry(kernel: str = "attention", arch: int = 87, kind: str = "cubin", data: bytes = DATA) -> Entry:
     variant = Variant(kernel, "fp16", 14, 32, 96 if kernel == "residual" else 0)
     return Entry(
-        variant.name, kernel, "fp16", 14, 32, variant.channels, arch, kind, "lsla", 128, 12288, 96, 0, 4, 1, True,
-        "12.6.85", file_name(variant, arch, kind), len(data), hashlib.sha256(data).hexdigest(),
+        variant.name, kernel, "fp16", 14, 32, variant.channels, arch, kind, "lsla", 32 * variant.tile.warps, 12288,
+        96, 0, variant.row_blocks, variant.max_per_program, True, "12.6.85",
+        file_name(variant, arch, kind), len(data), hashlib.sha256(data).hexdigest(),
     )  # fmt: skip
 
 
@@ -82,8 +84,9 @@ def changed(**fields: Any) -> bytes:
     ids=range(11),
 )  # fmt: skip
 def test_what_is_no_index_is_refused(raw: bytes, what: str) -> None:
-    with pytest.raises(InputError, match=what):
+    with pytest.raises((InputError, CompatibilityError), match=what) as caught:
         parse(raw, "here")
+    assert isinstance(caught.value, CompatibilityError) == ("version" in what or "format" in what)
 
 
 def test_a_folder_is_held_to_its_index(tmp_path: Path) -> None:
@@ -99,3 +102,42 @@ def test_a_folder_is_held_to_its_index(tmp_path: Path) -> None:
     assert read(tmp_path).entries == (entry(),)
     with pytest.raises(InputError, match="cannot read"):
         read(tmp_path / "absent")
+    blob.unlink()
+    os.mkfifo(blob)  # without a writer: reading it would never end
+    with pytest.raises(InputError, match="no regular file"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change", [{"threads": 1}, {"row_blocks": 1}, {"max_per_program": 15}], ids=lambda one: str(one)
+)
+@pytest.mark.parametrize("kernel", ["attention", "residual"])
+def test_a_geometry_that_the_kernel_is_not_written_for_is_refused(
+    kernel: str, change: dict[str, int], tmp_path: Path
+) -> None:
+    # Such an index is sound by itself, and the kernel would write beyond y.
+    good = entry(kernel)
+    good.check_launch("here")
+    wrong = dataclasses.replace(good, **{name: getattr(good, name) + number for name, number in change.items()})
+    (tmp_path / NAME).write_bytes(Index("3.6.0", (wrong,)).dump())
+    (tmp_path / good.file).write_bytes(DATA)
+    assert parse((tmp_path / NAME).read_bytes(), "here").entries == (wrong,)  # `plugin info` can look at it
+    with pytest.raises(InputError, match=rf"launched otherwise here: {next(iter(change))}.*plugin build"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "data", "right"),
+    [
+        ("cubin", b"\x7fELF\2\1\1", True), ("cubin", b"ELF", False), ("cubin", b"//\n.version 8.4\n", False),
+        ("ptx", b"//\n// Generated\n//\n\n.version 8.4\n", True), ("ptx", b"\n.version 8.4\n", True),
+        ("ptx", b"// nothing", False), ("ptx", b"//\n.version 8.4\n\0", False), ("ptx", b"\x7fELF", False),
+    ],
+)  # fmt: skip
+def test_a_file_is_what_its_kind_says(kind: str, data: bytes, right: bool) -> None:
+    one = entry(kind=kind, data=data)
+    if right:
+        check_content(one, data, "here")
+    else:
+        with pytest.raises(InputError, match=f"is no {kind}: here"):
+            check_content(one, data, "here")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import hashlib
 import io
@@ -19,14 +20,15 @@ from plugins.package import pack, unpack
 from plugins.variants import Variant
 
 Member = tuple[tarfile.TarInfo, bytes]
-BLOBS = [random.Random(seed).randbytes(3000) for seed in range(2)]
+BLOBS = [b"\x7fELF" + random.Random(seed).randbytes(3000) for seed in range(2)]
 
 
 def entry(window: int, data: bytes) -> Entry:
     variant = Variant("attention", "fp16", window, 32)
     return Entry(
-        variant.name, "attention", "fp16", window, 32, 0, 87, "cubin", "lsla", 128, 12288, 96, 0, 1, 1, True,
-        "12.6.85", file_name(variant, 87, "cubin"), len(data), hashlib.sha256(data).hexdigest(),
+        variant.name, "attention", "fp16", window, 32, 0, 87, "cubin", "lsla", 32 * variant.tile.warps, 12288, 96, 0,
+        variant.row_blocks, variant.max_per_program, True, "12.6.85",
+        file_name(variant, 87, "cubin"), len(data), hashlib.sha256(data).hexdigest(),
     )  # fmt: skip
 
 
@@ -98,6 +100,7 @@ def member(name: str, data: bytes = b"", **fields: object) -> Member:
 HEAD = member(NAME, INDEX.dump())
 BODY = [member(name, data) for name, data in FILES.items()]
 FIRST = INDEX.entries[0].file
+OTHER = Index("3.6.0", (dataclasses.replace(INDEX.entries[0], max_per_program=1), INDEX.entries[1]))
 HOSTILE: dict[str, tuple[list[Member], str]] = {
     "no index": (BODY, "does not begin with its index"),
     "nothing": ([], "does not begin with its index"),
@@ -108,7 +111,9 @@ HOSTILE: dict[str, tuple[list[Member], str]] = {
     "one too few": ([HEAD, BODY[0]], "lacks"),
     "twice": ([HEAD, BODY[0], BODY[0], BODY[1]], "which its index does not"),
     "other size": ([HEAD, member(FIRST, BLOBS[0] + b"x")], "another size"),
-    "other content": ([HEAD, member(FIRST, BLOBS[1])], "not the one of its index"),
+    "other content": ([HEAD, member(FIRST, BLOBS[1])], "not the one of the index"),
+    "geometry": ([member(NAME, OTHER.dump()), *BODY], "max_per_program 1, not 16"),
+    "no cubin": ([member(NAME, Index("3.6.0", (entry(6, b"text"),)).dump()), member(FIRST, b"text")], "is no cubin"),
     "link": ([HEAD, member(FIRST, BLOBS[0], type=tarfile.SYMTYPE, linkname="/etc/passwd")], "no plain file"),
     "device": ([HEAD, member(FIRST, BLOBS[0], type=tarfile.CHRTYPE)], "no plain file"),
     "sparse": ([HEAD, member(FIRST, BLOBS[0], type=tarfile.GNUTYPE_SPARSE)], "package"),
@@ -133,8 +138,11 @@ def test_what_is_no_package_is_refused(tmp_path: Path, monkeypatch: pytest.Monke
         path.write_bytes(content)
         with pytest.raises(InputError, match="package"):
             unpack(path)
-    with pytest.raises(InputError, match="cannot read"):
-        unpack(tmp_path)
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)  # without a writer: opening it would wait for ever
+    for path_ in (tmp_path, pipe, Path("/dev/zero")):
+        with pytest.raises(InputError, match="no regular file"):
+            unpack(path_)
     with pytest.raises(InputError, match="No such file"):
         unpack(tmp_path / "absent")
     monkeypatch.setattr(package_module, "LARGEST", 2**20)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -24,7 +25,7 @@ from edge_lsla.model.checkpoint import open_checkpoint
 from edge_lsla.operator import NAME, QUANTISED_NAME, RESIDUAL_NAME
 from edge_lsla.surgery.function import drop_function
 from edge_lsla.surgery.fuse import fuse, fuse_quantised
-from plugins.library import REGISTER
+from plugins.library import LIBRARY, REGISTER
 
 HERE = Path(__file__).parent
 # `make runtimes` installs them, each into a folder of its own: no two can be imported in one process.
@@ -75,14 +76,16 @@ def test_the_registry_loads_the_library_and_creates_plugins(runtime: Path, versi
 OPEN = """
 import ctypes, importlib, sys
 trt = importlib.import_module(sys.argv[1]) if sys.argv[1] else None
+handles = [trt.get_plugin_registry().load_library(path) for path in sys.argv[3:]]
 ctypes.CDLL(sys.argv[2])
 print([one.name for one in trt.get_plugin_registry().all_creators if "Lsla" in one.name] if trt else [])
 """
 
 
-def opened(module: str, register: Path, runtime: Path | None) -> tuple[str, str]:
+def opened(module: str, register: Path, runtime: Path | None, *loaded: Path) -> tuple[str, str]:
+    """Open the register library after the registry has loaded others; return the creators' names and what was said."""
     variables = environment(runtime) if runtime else dict(os.environ)
-    command = [sys.executable, "-c", OPEN, module, str(register)]
+    command = [sys.executable, "-c", OPEN, module, str(register), *map(str, loaded)]
     result = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=60, check=True)
     return result.stdout.strip(), result.stderr.strip()
 
@@ -101,10 +104,45 @@ def test_opening_the_register_library_registers_the_plugin(runtime: Path, versio
         assert (found, said) == ("[]", f"edge-lsla plugin: not registered: {sentence}")
 
 
+ALL = "['LslaAttention', 'LslaResidualAttention', 'QLslaAttention']"
+
+
+def register_for(runtime: Path) -> Path:
+    """Return a register library built against headers of the runtime's major version."""
+    major = runtime.name.rpartition("-")[2].partition(".")[0]
+    version = next((one for one in HEADERS if one.partition(".")[0] == major), None)
+    if version is None:
+        pytest.skip(f"no headers of TensorRT {major}")
+    return native_builds.build(f"plain-{version}", HEADERS[version]).with_name(REGISTER)
+
+
+@pytest.mark.skipif(len(LEAN) < 3, reason="not all of tensorrt-lean 10.16, 11.0, 11.4 are installed (make runtimes)")
+@pytest.mark.parametrize("runtime", LEAN, ids=lambda path: path.name)
+def test_a_plugin_that_is_registered_already_is_left_alone(runtime: Path, tmp_path: Path) -> None:
+    register = register_for(runtime)
+    assert opened("tensorrt_lean_bindings", register, runtime, register.with_name(LIBRARY)) == (ALL, "")
+    alone = tmp_path / REGISTER  # even where the plugin does not lie beside it
+    shutil.copyfile(register, alone)
+    assert opened("tensorrt_lean_bindings", alone, runtime, register.with_name(LIBRARY)) == (ALL, "")
+    found, said = opened("tensorrt_lean_bindings", alone, runtime)
+    missing = f"{tmp_path / LIBRARY} cannot be read; it must lie beside this library"
+    assert (found, said) == ("[]", f"edge-lsla plugin: not registered: {missing}")
+
+
+@pytest.mark.skipif(len(LEAN) < 3, reason="not all of tensorrt-lean 10.16, 11.0, 11.4 are installed (make runtimes)")
+@pytest.mark.parametrize("runtime", LEAN, ids=lambda path: path.name)
+def test_a_link_to_the_register_library_finds_the_plugin(runtime: Path, tmp_path: Path) -> None:
+    link = tmp_path / "plugins" / REGISTER
+    link.parent.mkdir()
+    link.symlink_to(register_for(runtime))
+    assert opened("tensorrt_lean_bindings", link, runtime) == (ALL, "")
+
+
 def test_without_tensorrt_the_register_library_says_so(tmp_path: Path) -> None:
     library = native_builds.build("recording", native_builds.OLDEST, record_fields=True)
     _, said = opened("", library.with_name(REGISTER), None)
-    assert said.startswith("edge-lsla plugin: not registered: no TensorRT is loaded in this process")
+    sentence = "no TensorRT is loaded in this process; the program must load TensorRT first"
+    assert said == f"edge-lsla plugin: not registered: {sentence}"
 
 
 @pytest.fixture(scope="module")

@@ -42,7 +42,7 @@ void check_run_time_shapes(Check& check, Library const& library) {
         bad.set_map({2, window + 1, window, channels});
         refuses("a height that the window does not divide", "is not a multiple of the window", bad);
         bad.set_map({int64_t{1} << 40, window, window, channels});
-        refuses("2^40 images", "2^31 elements or more", bad);
+        refuses("2^40 images", "too many windows for one launch", bad);
         bad = good;
         bad.tensor("x").type = nvinfer1::DataType::kINT32;
         refuses("another type", "x is another type", bad);

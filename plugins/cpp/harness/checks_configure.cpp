@@ -80,10 +80,25 @@ void check_map(Check& check, Library const& library, Problem const& good) {
     refuses(check, library, "a width that the window does not divide", "is not a multiple of the window", changed);
     changed.set_map({2, window, window, channels + 1});
     refuses(check, library, "channels that the heads do not divide", "heads do not divide", changed);
-    changed.set_map({1 << 24, window, window, channels});
-    refuses(check, library, "2^31 elements", "2^31 elements or more", changed);
-    changed.set_map({int64_t{1} << 62, window, window, channels});
-    refuses(check, library, "2^62 images", "2^31 elements or more", changed);
+    // 32 bits count windows and reach over the rows of one window; x as a whole may be larger.
+    changed.set_map({1 << 26, window, window, channels});
+    accepts(check, library, "2^31 elements", changed);
+    for (int const exponent : {31, 40, 62}) {
+        changed.set_map({int64_t{1} << exponent, window, window, channels});
+        refuses(check, library, "2^" + std::to_string(exponent) + " images", "too many windows for one launch",
+                changed);
+    }
+    changed.set_map({int64_t{1} << 20, (int64_t{1} << 20) * window, window, channels});
+    refuses(check, library, "2^40 windows", "too many windows for one launch", changed);
+    // The widest map whose window * W * C is below 2^31, and the next one.
+    int64_t const widest = ((int64_t{1} << 31) - 1) / (window * window * channels) * window;
+    changed.set_map({1, window, widest, channels});
+    accepts(check, library, "rows of one window below 2^31 elements", changed);
+    for (int64_t const width : {widest + window, (int64_t{1} << 58) * window}) {
+        changed.set_map({1, window, width, channels});
+        refuses(check, library, "width " + std::to_string(width), "2^31 elements or more in the rows of one window",
+                changed);
+    }
     refuses(check, library, "a head width of 48", "heads 48 wide, not 16, 32 or 64",
             Problem(good.op, good.dtype, good.window, 48, good.heads));
     // C unknown: the tables tell the head width.

@@ -147,17 +147,14 @@ void check_launch(Check& check, Library const& library) {
                     check_one_launch(check, plugin, problem, *image, *driver);
                 }
             }
-            // The tests' own images say what they are; real ones are ELF or text.
+            // Real images begin as their kind does; the tests' own go on with a space and say what they are.
             std::string const& content = driver->last_launch.image;
-            std::string const kind = image->is_ptx ? "ptx " : "cubin ";
-            bool const real = content.rfind(
-                                  "\x7f"
-                                  "ELF",
-                                  0) == 0
-                                  ? !image->is_ptx
-                                  : content.rfind("//", 0) == 0;
-            check.expect(real || content == kind + std::to_string(image->arch) + " " + variant.name,
-                         variant.name + " on " + std::to_string(arch) + ": " + kind + "is loaded, not " + content);
+            std::string const start = image->is_ptx ? "//" : std::string("\x7f") + "ELF";
+            std::string const own =
+                start + (image->is_ptx ? " ptx " : " cubin ") + std::to_string(image->arch) + " " + variant.name;
+            bool const real = content.rfind(start, 0) == 0 && content.rfind(start + " ", 0) != 0;
+            check.expect(real || content == own,
+                         variant.name + " on " + std::to_string(arch) + ": not " + own + " but " + content);
         }
     }
 }

@@ -1,16 +1,19 @@
 // libedge_lsla_plugin_register.so: for programs that only dlopen a plugin library (trtexec --staticPlugins, Polygraphy
 // --plugins, DeepStream's custom-lib-path, Triton's backend-config) and expect it to register itself.
 //
-// When it is loaded, it looks for the TensorRT that is in the process already and asks its registry to load
-// libedge_lsla_plugin.so from the same folder. The plugin library cannot do that itself: a registry that loads it with
-// load_library would meet every creator twice.
+// When it is loaded, it looks for the TensorRT that is in the process already and, unless the plugin is registered,
+// asks its registry to load libedge_lsla_plugin.so from the same folder. It is never unloaded, so this happens once: a
+// program that loads TensorRT later gets no second chance. The plugin library cannot do that itself: a registry that
+// loads it with load_library would meet every creator twice.
 #include <NvInferRuntime.h>
 #include <NvInferVersion.h>
 #include <dlfcn.h>
 #include <link.h>
+#include <unistd.h>
 
 #include <cstdio>
-#include <cstring>
+#include <cstdlib>
+#include <memory>
 #include <string>
 
 namespace {
@@ -38,7 +41,9 @@ std::string own_folder() {
     if (dladdr(reinterpret_cast<void const*>(&own_folder), &info) == 0 || info.dli_fname == nullptr) {
         return {};
     }
-    std::string const path = info.dli_fname;
+    // A program's plugin folder may hold only a link to this library.
+    std::unique_ptr<char, void (*)(void*)> const resolved(realpath(info.dli_fname, nullptr), std::free);
+    std::string const path = resolved == nullptr ? info.dli_fname : resolved.get();
     size_t const slash = path.rfind('/');
     return slash == std::string::npos ? "." : path.substr(0, slash);
 }
@@ -47,11 +52,12 @@ void load_plugin() {
     std::string tensorrt;
     dl_iterate_phdr(is_tensorrt, &tensorrt);
     if (tensorrt.empty()) {
-        report("not registered: no TensorRT is loaded in this process; load this library after it");
+        report("not registered: no TensorRT is loaded in this process; the program must load TensorRT first");
         return;
     }
     void* const handle = dlopen(tensorrt.c_str(), RTLD_LAZY | RTLD_NOLOAD);
-    auto const version = handle == nullptr ? nullptr : reinterpret_cast<int32_t (*)()>(dlsym(handle, "getInferLibVersion"));
+    auto const version =
+        handle == nullptr ? nullptr : reinterpret_cast<int32_t (*)()>(dlsym(handle, "getInferLibVersion"));
     auto const registry =
         handle == nullptr ? nullptr
                           : reinterpret_cast<nvinfer1::IPluginRegistry* (*)()>(dlsym(handle, "getPluginRegistry"));
@@ -66,9 +72,15 @@ void load_plugin() {
                std::to_string(major) + "; build it again with that version's headers");
         return;
     }
+    nvinfer1::IPluginRegistry* const plugins = registry();
+    if (plugins->getCreator("LslaAttention", "1", "") != nullptr) {
+        return;  // the program has loaded the plugin itself
+    }
     std::string const plugin = own_folder() + "/" + kPlugin;
-    if (registry()->loadLibrary(plugin.c_str()) == nullptr) {
-        report("not registered: TensorRT could not load " + plugin + "; it must lie beside this library");
+    if (access(plugin.c_str(), R_OK) != 0) {
+        report("not registered: " + plugin + " cannot be read; it must lie beside this library");
+    } else if (plugins->loadLibrary(plugin.c_str()) == nullptr) {
+        report("not registered: TensorRT could not load " + plugin + "; its log says why");
     }
 }
 

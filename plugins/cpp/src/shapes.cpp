@@ -25,6 +25,10 @@ std::string text_of(Dims const& dims) {
     return text_of(dims.d, std::min(std::max(dims.nbDims, 0), static_cast<int32_t>(Dims::MAX_DIMS)));
 }
 
+constexpr int64_t kMostInt32 = std::numeric_limits<int32_t>::max();
+// A program adds the number of windows (residual: heads) that it takes, 1024 at most, to its first one.
+constexpr int64_t kMostUnits = kMostInt32 - kMaxHeads;
+
 // One check of one set of shapes: what is known so far, and the words for messages.
 class ShapeCheck {
   public:
@@ -41,7 +45,7 @@ class ShapeCheck {
         for (int32_t position = 0; position < op_.tensor_count(); ++position) {
             check_tensor(position);
         }
-        check_volume();
+        check_extents();
         return static_cast<int32_t>(head_width_);
     }
 
@@ -126,18 +130,32 @@ class ShapeCheck {
         }
     }
 
-    // The kernels address elements with 32-bit integers.
-    void check_volume() const {
-        int64_t volume = 1;
-        for (int32_t axis = 0; axis < 4; ++axis) {
-            int64_t const extent = map_.d[axis];
-            if (extent < 0 || extent == 0) {
+    // What the kernels count and offset with 32-bit integers. A window's first element is found with 64 bits, so x as a
+    // whole may be of any size.
+    void check_extents() const {
+        int64_t const channels = map_.d[3];
+        // Within a window offsets go as far as its rows, which are rows of the map: window * W * C.
+        int64_t const widest = kMostInt32 / (settings_.window * std::max<int64_t>(channels, 1));
+        if (channels >= 0 && map_.d[2] > widest) {
+            refuse(0, "has 2^31 elements or more in the rows of one window", "use a smaller width");
+        }
+        for (int32_t position = 0; position < op_.tensor_count(); ++position) {
+            bool const square = op_.tensor(position).shape == ShapeRule::kSquare;
+            if (square && channels > kMostInt32 / std::max<int64_t>(channels, 1)) {
+                refuse(position, "has 2^31 elements or more", "use fewer channels");
+            }
+        }
+        // Windows are counted over the batch; there is at least one program for each of them and each head.
+        int64_t units = settings_.num_heads;
+        for (int32_t axis = 0; axis < 3; ++axis) {
+            int64_t const count = axis == 0 ? map_.d[axis] : map_.d[axis] / settings_.window;
+            if (map_.d[axis] < 0 || count == 0) {
                 return;  // not known yet, or nothing to compute
             }
-            if (volume > std::numeric_limits<int32_t>::max() / extent) {
-                refuse(0, "has 2^31 elements or more", "use a smaller batch");
+            if (units > kMostUnits / count) {
+                refuse(0, "has too many windows for one launch", "use a smaller batch");
             }
-            volume *= extent;
+            units *= count;
         }
     }
 
