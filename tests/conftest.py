@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,9 @@ from PIL import Image
 # The kernels run in Triton's interpreter here. Triton reads this when it is first imported, which PyTorch may do for
 # any test; a subprocess that compiles kernels clears it.
 os.environ["TRITON_INTERPRET"] = "1"
+
+# Started in the background by a shell, this process ignores Ctrl-C, and so would every process that a test interrupts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 LABELS = ("ant", "bee", "lady beetle")
 

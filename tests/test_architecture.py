@@ -44,7 +44,19 @@ COMPOSERS = {
     "rebuilding",
     "timing",
 }
-HEAVY = ("torch", "onnx", "onnxruntime", "tensorrt", "triton", "pycuda", "cv2", "av", "matplotlib")
+HEAVY = (
+    "torch",
+    "onnx",
+    "onnxruntime",
+    "tensorrt",
+    "tensorrt_rtx",
+    "triton",
+    "pycuda",
+    "cuda",
+    "cv2",
+    "av",
+    "matplotlib",
+)
 
 
 def imported(path: Path) -> set[str]:

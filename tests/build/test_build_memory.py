@@ -34,15 +34,15 @@ def test_the_forecast_grows_with_the_model_and_the_profiles() -> None:
 
 def test_too_little_is_refused_in_a_sentence() -> None:
     with pytest.raises(
-        EdgeLslaError, match=r"about 542 MB are needed: 300 MB are free; close other programs"
+        EdgeLslaError, match=r"about 670 MB are needed: 300 MB are free; close other programs"
     ) as caught:
         check_memory(SM86, 10 * MIB, 300 * MIB, shared=False)
     assert caught.value.exit_code == 1
 
 
 def test_tight_memory_is_a_warning_and_enough_is_none() -> None:
-    assert check_memory(SM86, 10 * MIB, 600 * MIB, shared=False) == (
-        "memory will be tight: the build may take 542 MB of 600 MB that are free; close other programs"
+    assert check_memory(SM86, 10 * MIB, 740 * MIB, shared=False) == (
+        "memory will be tight: the build may take 670 MB of 740 MB that are free; close other programs"
     )
     assert check_memory(SM86, 10 * MIB, 2000 * MIB, shared=False) is None
 
