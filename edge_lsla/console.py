@@ -13,6 +13,7 @@ import json
 import os
 import signal
 import sys
+import threading
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
@@ -26,6 +27,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from edge_lsla.errors import EdgeLslaError, Interrupted, UsageError
 
 Step = Callable[[int, int, str], None]
+RETRY_SECONDS = 0.05  # until an import is over
 
 # Markup is off: file names and labels may look like it. Colours are given as styles.
 error_console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
@@ -151,20 +153,38 @@ def _failed(error: BaseException, debug: bool) -> tuple[int, dict[str, Any]]:
 
 @contextlib.contextmanager
 def _terminable() -> Iterator[None]:
-    """Let SIGTERM end a verb as Ctrl-C does, so that half-written files are removed."""
+    """Let SIGTERM and Ctrl-C end a verb in the same way, so that half-written files are removed."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
+        if _importing(frame):
+            # Libraries in C++ abort the process when an exception passes through their initialisation.
+            again = threading.Timer(RETRY_SECONDS, os.kill, (os.getpid(), number))
+            again.daemon = True
+            again.start()
+            return
         raise KeyboardInterrupt
 
+    previous = {}
     try:
-        previous = signal.signal(signal.SIGTERM, interrupt)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            if signal.getsignal(number) != signal.SIG_IGN:  # a shell's background job ignores Ctrl-C
+                previous[number] = signal.signal(number, interrupt)
     except ValueError:  # not the main thread: a test or an embedding program owns the signals
         yield
         return
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _importing(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
 
 
 @contextlib.contextmanager
