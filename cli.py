@@ -312,12 +312,14 @@ def build_engine(
     labels: Labels = None,
 ) -> dict[str, Any]:
     """Build a verified bundle: export, fuse, calibrate, and record the numbers that a device must reproduce."""
+    if output.suffix != ".lsla":
+        raise UsageError("a bundle's name ends in .lsla", output, f"write {output.with_suffix('.lsla').name}")
+    if source.suffix == ".lsla":
+        return _add_engines(source, output, backend, precision, target, batch)
     from calibration.pictures import choose_pictures
     from calibration.settings import CalibrationSettings
     from edge_lsla.bundling import Calibrate, Wanted, build_bundle
 
-    if source.suffix == ".lsla":
-        return _add_engines(source, output, backend, precision, target, batch)
     precision = precision or "fp32"
     wanted = Wanted(
         backends=_backends(backend, target),
@@ -327,8 +329,6 @@ def build_engine(
         attention=attention,
         calibrate=Calibrate(data, method, images) if data else None,
     )
-    if output.suffix != ".lsla":
-        raise UsageError("a bundle's name ends in .lsla", output, f"write {output.with_suffix('.lsla').name}")
     check_output(output)
     if data is not None:
         choose_pictures(data, images)  # what is wrong with the data is said before the work

@@ -270,7 +270,7 @@ def _artifacts(work: _Work, typed: ModelProto, backend: str, precision: str) -> 
     """Return what a bundle holds of one backend and precision: an engine where one is built, then its typed graph."""
     from edge_lsla.build.onnxruntime import build
     from edge_lsla.build.tensorrt.builder import build_engine
-    from edge_lsla.build.tensorrt.settings import BuildSettings
+    from edge_lsla.build.tensorrt.settings import BuildSettings, batch_profiles
     from edge_lsla.bundle import NewArtifact
     from edge_lsla.preflight import engine_versions
     from edge_lsla.runner.onnxruntime import import_onnxruntime
@@ -286,8 +286,7 @@ def _artifacts(work: _Work, typed: ModelProto, backend: str, precision: str) -> 
     data = final.SerializeToString(deterministic=True)
     made = [NewArtifact(data, backend, precision, versions={"attention": form})]
     if backend == "tensorrt-rtx" and work.wanted.targets:
-        batch = work.wanted.batch
-        profiles = ((1, 1, 1),) if batch == 1 else ((1, max(1, batch // 2), batch),)
+        profiles = batch_profiles(work.wanted.batch)
         settings = BuildSettings(backend, work.wanted.targets, profiles)
         with progress(f"building {backend} {precision}") as step:
             engine = build_engine(data, settings, step, lambda line: say().print(line, style="yellow"))

@@ -74,7 +74,7 @@ def _graphs(bundle: Bundle, backend: str, precisions: tuple[str, ...]) -> list[A
 
 def _build(bundle: Bundle, graph: Artifact, device: Device, targets: tuple[str, ...], batch: int) -> NewArtifact:
     from edge_lsla.build.tensorrt.builder import build_engine
-    from edge_lsla.build.tensorrt.settings import BuildSettings
+    from edge_lsla.build.tensorrt.settings import BuildSettings, batch_profiles
     from edge_lsla.bundle import NewArtifact
     from edge_lsla.preflight import check_artifact, engine_versions, refuse
 
@@ -82,7 +82,7 @@ def _build(bundle: Bundle, graph: Artifact, device: Device, targets: tuple[str, 
     if here:
         refuse(check_artifact(graph, bundle.manifest, device, batch=batch, bundle=bundle.path))
     plugin = device.plugin.path if here and device.plugin and graph.versions.get("attention") == "plugin" else None
-    profiles = ((1, 1, 1),) if batch == 1 else ((1, max(1, batch // 2), batch),)
+    profiles = batch_profiles(batch)
     tied = f"{device.gpu} {device.driver} {device.l4t}" if here else ""
     settings = BuildSettings(graph.backend, () if here else targets, profiles, plugin_library=plugin, device=tied)
     with progress(f"building {graph.backend} {graph.precision}") as step:

@@ -102,6 +102,11 @@ class BuildSettings:
         object.__setattr__(self, "profiles", tuple(tuple(profile) for profile in profiles))
 
 
+def batch_profiles(largest: int) -> tuple[tuple[int, int, int], ...]:
+    """Return the profile of an engine for batches from 1 to `largest`, best at half of that."""
+    return ((1, max(1, largest // 2), largest),)
+
+
 def _whole(name: str, value: object, low: int, high: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
         raise UsageError(f"{name} {value!r} is not a whole number from {low} to {high}", name, "correct it")
