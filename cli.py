@@ -5,47 +5,46 @@ One of the two files that compose stages. Heavy modules are imported inside the 
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import functools
-import hashlib
-import os
 import sys
-import tempfile
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import Annotated, Any, Optional
 
 try:
-    import numpy as np
+    import numpy  # noqa: F401  # only looked for
     import typer
 except ImportError as missing:
     sys.exit(f"error: {missing.name} is missing: this Python; run make demo once, then use .venv/bin/python")
 
-from edge_lsla import __version__
 from edge_lsla import app as field
-from edge_lsla.app import Backend, Precision, Threads, app
+from edge_lsla.app import Backend, Precision, Rebuild, Threads, app
 from edge_lsla.atomic import check_output, write_bytes
 from edge_lsla.console import progress, say, verb
-from edge_lsla.errors import BundleError, DatasetError, EdgeLslaError, GraphError, UsageError
-from edge_lsla.operator import NAME, QUANTISED_NAME, RESIDUAL_NAME
-from edge_lsla.timing import medians_ms
+from edge_lsla.demo_verb import demo, demo_engine
+from edge_lsla.engine_verbs import (
+    BundleOutput,
+    EngineBatch,
+    Level,
+    Targets,
+    Workspace,
+    add_engines_to,
+    check_bundle_name,
+    engine_options,
+    words,
+)
+from edge_lsla.errors import UsageError
+from edge_lsla.model_verbs import model_info, train
+from edge_lsla.sources import OPERATORS, fuse_graph, read_source, with_class_names
 from plugins.verbs import plugin_app
-
-if TYPE_CHECKING:
-    from onnx import ModelProto
-
-    from edge_lsla.bundling import Source
-    from edge_lsla.runner.model import Model
-    from edge_lsla.surgery.fuse import FuseReport
-
-ROOT = Path(__file__).resolve().parent
-DEMO = ROOT / "demo"
-DEMO_WEIGHTS = DEMO / "vit_lsla_demo.safetensors"
 
 model_app = typer.Typer(help="Look at model architectures.", no_args_is_help=True)
 app.add_typer(model_app, name="model")
 app.add_typer(plugin_app, name="plugin")
+verb(model_app, "model info")(model_info)
+verb(app, "train")(train)
+verb(app, "demo")(demo)
+field.demo_engine = demo_engine
 
 ModelName = Annotated[
     Optional[str],
@@ -56,108 +55,6 @@ Labels = Annotated[Optional[Path], typer.Option(help="Class names, one a line; d
 Data = Annotated[Optional[Path], typer.Option(help="Pictures: IP102 layout, a folder per class, or any folder.")]
 Method = Annotated[str, typer.Option(help="minmax, entropy or percentile.")]
 Images = Annotated[int, typer.Option(min=1, help="How many pictures to calibrate on.")]
-
-
-# What `fuse --level` makes.
-OPERATORS = {"attention": NAME, "residual": RESIDUAL_NAME, "int8": QUANTISED_NAME}
-
-
-@verb(model_app, "model info")
-def model_info(
-    name: Annotated[str, typer.Argument(help="vit_lsla_t, vit_lsla_demo, a configuration file, or module:factory.")],
-    classes: Annotated[Optional[int], typer.Option(min=1, help="Count with so many classes.")] = None,
-) -> dict[str, Any]:
-    """Print parameters, multiply-adds and a table of the stages, beside Swin-T's."""
-    from edge_lsla.model.checkpoint import call_factory
-    from edge_lsla.model.config import find_config
-    from edge_lsla.model.profile import count
-    from edge_lsla.model.tables import comparison, stage_rows, stages
-    from edge_lsla.model.vit_lsla import VitLsla
-
-    if ":" in name:
-        module = call_factory(name)
-        size = int(getattr(module, "image_size", 224))
-        whole = count(module, size)[""]
-        say().print(f"{name}: {whole.parameters:,} parameters, {whole.multiply_adds:,} multiply-adds at {size} px")
-        return {"model": name, "parameters": whole.parameters, "multiply_adds": whole.multiply_adds}
-    config = find_config(name)
-    config = config.with_(classes=classes) if classes else config
-    counts = count(VitLsla(config), config.image_size)
-    rows = stage_rows(config, counts)
-    say().print(stages(config, rows))
-    say().print(comparison(config, counts[""]))
-    return {
-        "model": config.name,
-        "classes": config.classes,
-        "parameters": counts[""].parameters,
-        "multiply_adds": counts[""].multiply_adds,
-        "stages": [dataclasses.asdict(row) for row in rows],
-    }
-
-
-@verb(app, "train")
-def train(
-    data: Annotated[Path, typer.Argument(help="IP102 layout, or a folder per class below train/ and val/.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the run; a run found there goes on.")],
-    model: Annotated[
-        str, typer.Option("--model", help="A shipped model or a configuration file (.json).")
-    ] = "vit_lsla_t",
-    recipe: Annotated[str, typer.Option(help="ip102 (never run to its end here) or demo.")] = "ip102",
-    settings: Annotated[
-        Optional[list[str]], typer.Option("--set", help="Change the recipe: NAME=VALUE, such as epochs=10.")
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-) -> dict[str, Any]:
-    """Train a ViT-LSLA; run it again to go on where it stopped."""
-    import torch
-
-    from edge_lsla.data.folders import load_split
-    from edge_lsla.model.config import find_config
-    from edge_lsla.pipeline.signals import stop_on_signals
-    from edge_lsla.preprocessing import Preprocessing
-    from edge_lsla.training.loop import train as run
-    from edge_lsla.training.settings import RECIPES, changed
-
-    if recipe not in RECIPES:
-        raise UsageError(f"no such recipe {recipe!r}", "--recipe", f"use one of {', '.join(RECIPES)}")
-    if device not in ("auto", "cpu", "cuda"):
-        raise UsageError(f"no such device {device!r}", "--device", "use auto, cpu or cuda")
-    chosen = changed(RECIPES[recipe], settings or [])
-    training, validation = load_split(data, "train"), load_split(data, "val")
-    if not training.divided:
-        raise DatasetError(
-            "data set is not divided, so nothing would be left to validate on",
-            data,
-            "put the class folders below train/ and val/",
-        )
-    config = find_config(model).with_(classes=len(training.classes))
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    output.mkdir(parents=True, exist_ok=True)
-    say().print(
-        f"{config.name}: {len(training)} pictures, {config.classes} classes, {chosen.epochs} epochs on {device}"
-    )
-    say().print(f"going on from {output / 'state.pt'}" if (output / "state.pt").exists() else f"new run in {output}")
-    with stop_on_signals() as stop, progress("training") as step:
-        result = run(
-            config,
-            training,
-            validation,
-            Preprocessing(config.image_size),
-            chosen,
-            output,
-            device=device,
-            progress=step,
-            report=lambda row: say().print(
-                f"epoch {row['epoch']}: loss {row['loss']:.3f}, top-1 {row['top1']:.2f} %, {row['seconds']:.0f} s"
-            ),
-            stop=stop.is_set,
-        )
-    if not result["finished"]:
-        say().print(f"stopped at step {result['steps']}; the same command goes on from there")
-    else:
-        say().print(f"best: {output / 'best.safetensors'}, validation top-1 {result['best_top1']:.2f} %")
-    return {"output": str(output), **result}
 
 
 @verb(app, "export")
@@ -220,7 +117,7 @@ def fuse(
     if level == "attention" and (precision == "fp16" or for_plugin) and any(map(is_operator, graph.graph.node)):
         fused = graph  # only its types or functions are to change
     else:
-        fused, report = _fuse(graph, model, level)
+        fused, report = fuse_graph(graph, model, level)
         result |= {
             "fused": len(report.fused),
             "refused": [{"where": r.where, "reason": r.reason} for r in report.refusals],
@@ -291,7 +188,7 @@ def build_engine(
     source: Annotated[
         Path, typer.Argument(help="A checkpoint, an ONNX file, or a bundle to whose graphs engines are added.")
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The bundle to write, NAME.lsla.")],
+    output: BundleOutput,
     precision: Annotated[
         Optional[str],
         typer.Option(help="fp32 (default), fp16 (GPUs), int8, or several as 'int8,fp32', the preferred one first."),
@@ -299,10 +196,10 @@ def build_engine(
     backend: Annotated[
         str, typer.Option(help="auto, onnxruntime, tensorrt, tensorrt-rtx, or several with commas.")
     ] = "auto",
-    target: Annotated[
-        Optional[str], typer.Option(help="GPUs to build tensorrt-rtx engines for, on any machine: sm86,sm89,sm120.")
-    ] = None,
-    batch: Annotated[int, typer.Option(min=1, help="The largest batch of an engine.")] = 1,
+    target: Targets = None,
+    batch: EngineBatch = 1,
+    workspace: Workspace = None,
+    level: Level = 3,
     attention: Annotated[str, typer.Option(help="On GPUs: auto, plugin, function or split.")] = "auto",
     data: Data = None,
     method: Method = "minmax",
@@ -312,10 +209,10 @@ def build_engine(
     labels: Labels = None,
 ) -> dict[str, Any]:
     """Build a verified bundle: export, fuse, calibrate, and record the numbers that a device must reproduce."""
-    if output.suffix != ".lsla":
-        raise UsageError("a bundle's name ends in .lsla", output, f"write {output.with_suffix('.lsla').name}")
+    check_bundle_name(output)
+    options = engine_options(batch, workspace, level)
     if source.suffix == ".lsla":
-        return _add_engines(source, output, backend, precision, target, batch)
+        return add_engines_to(source, output, backend, precision, target, options)
     from calibration.pictures import choose_pictures
     from calibration.settings import CalibrationSettings
     from edge_lsla.bundling import Calibrate, Wanted, build_bundle
@@ -323,13 +220,12 @@ def build_engine(
     precision = precision or "fp32"
     wanted = Wanted(
         backends=_backends(backend, target),
-        precisions=_words(precision),
-        targets=_words(target),
-        batch=batch,
+        precisions=words(precision),
+        targets=words(target),
+        options=options,
         attention=attention,
         calibrate=Calibrate(data, method, images) if data else None,
     )
-    check_output(output)
     if data is not None:
         choose_pictures(data, images)  # what is wrong with the data is said before the work
     CalibrationSettings(method=method)
@@ -337,7 +233,7 @@ def build_engine(
         say().print(
             "nothing is calibrated without int8 in --precision: --data gives only the golden pictures", style="yellow"
         )
-    read = _with_class_names(_read_source(source, model, key_map, labels), data)
+    read = with_class_names(read_source(source, model, key_map, labels), data)
     manifest, fidelity = build_bundle(read, output, wanted)
     size = output.stat().st_size
     say().print(f"{output}: {', '.join(one.name for one in manifest.artifacts)}, {size / 1e6:.2f} MB")
@@ -365,6 +261,7 @@ def evaluate(
     precision: Precision = None,
     threads: Threads = None,
     batch: Annotated[int, typer.Option(min=1, help="Pictures at once.")] = 1,
+    rebuild: Rebuild = True,
 ) -> dict[str, Any]:
     """Measure top-1 and top-5 accuracy on a labelled data set."""
     from edge_lsla.data.folders import load_split
@@ -374,7 +271,7 @@ def evaluate(
     pictures = load_split(data, split).matching(match)
     if not pictures.divided:
         say().print(f"{data} is not divided into splits: all of its pictures are used", style="yellow")
-    with field.opened(engine, backend, precision, threads) as model:
+    with field.opened(engine, backend, precision, threads, rebuild=rebuild, batch=batch) as model:
         pictures = pictures.ordered_as(model.labels)
         results = field.classify_all(model, pictures.paths, batch)
     score = Score.of(results, pictures.labels, model.labels)
@@ -382,212 +279,10 @@ def evaluate(
     return {"split": split, **score.to_dict()}
 
 
-@verb(app, "demo")
-def demo(
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the bundle and the pictures.")] = Path(
-        "output/demo"
-    ),
-) -> dict[str, Any]:
-    """Run the whole chain on the shipped demo model: checkpoint, ONNX, fused, INT8, bundle, pictures, a video."""
-    from edge_lsla.data.folders import load_split
-    from edge_lsla.evaluation import Score, agreement
-    from edge_lsla.tables import demo_results
-
-    _make_folder(output)
-    bundle = output / "pests.lsla"
-    _build_demo(bundle)
-    with contextlib.suppress(EdgeLslaError):  # `infer` would build it again
-        _make_folder(_cached_demo().parent)
-        write_bytes(_cached_demo(), bundle.read_bytes())
-    held_out = load_split(DEMO, "heldout")
-    rows, answers, models = [], {}, {}
-    with contextlib.ExitStack() as stack:
-        for precision in ("fp32", "int8"):
-            model = models[precision] = stack.enter_context(field.opened(bundle, "auto", precision, None))
-            answers[precision] = field.classify_all(model, held_out.paths, 1)
-        size = models["fp32"].preprocessing.image_size
-        image = np.zeros((1, 3, size, size), np.float32)
-        latency = medians_ms({name: functools.partial(model.logits, image) for name, model in models.items()})
-        for precision, model in models.items():
-            score = Score.of(answers[precision], held_out.labels, model.labels)
-            agreed = agreement(answers["fp32"], answers[precision])
-            row = {
-                "precision": precision,
-                "bytes": model.artifact.size,
-                "agreement": agreed,
-                "latency_ms": latency[precision],
-                **score.to_dict(),
-            }
-            rows.append(row)
-        picture, video = output / "samples.jpg", output / "pests.mp4"
-        _draw_samples(models["int8"], picture)
-        from edge_lsla.pipeline.settings import SourceSettings
-
-        field.watch_source(models["int8"], str(DEMO / "pests.mp4"), SourceSettings(), save=video, quiet=True)
-    say().print(demo_results(rows, len(held_out)))
-    say().print(f"bundle:   {bundle}\npictures: {picture}\nvideo:    {video}")
-    python = os.path.relpath(sys.executable) if sys.executable.startswith(str(Path.cwd())) else "python"
-    say().print(f"now try:  {python} cli.py infer camera   (without a camera: infer camera synthetic)")
-    return {"bundle": str(bundle), "results": rows, "picture": str(picture), "video": str(video)}
-
-
-def demo_engine() -> Path:
-    """Return the demo bundle from the user's cache, built on first use."""
-    from edge_lsla.bundle import open_bundle
-
-    bundle = _cached_demo()
-    if bundle.exists():
-        try:
-            open_bundle(bundle).close()
-        except BundleError:
-            bundle.unlink()  # it is only a cache
-    if not bundle.exists():
-        say().print(f"no --engine given: building the demo bundle, once, as {bundle}")
-        _make_folder(bundle.parent)
-        _build_demo(bundle)
-    return bundle
-
-
-field.demo_engine = demo_engine
-
-
-def _cached_demo() -> Path:
-    weights = hashlib.sha256(DEMO_WEIGHTS.read_bytes()).hexdigest()
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edge-lsla"
-    return cache / f"demo-{__version__}-{weights[:12]}.lsla"
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        remedy = "choose another folder; the demo bundle's is below XDG_CACHE_HOME, or give --engine"
-        raise UsageError("folder cannot be made", folder, f"{error.strerror}; {remedy}") from error
-
-
-def _build_demo(bundle: Path) -> None:
-    from edge_lsla.bundling import Calibrate, Wanted, build_bundle
-
-    wanted = Wanted(precisions=("int8", "fp32"), calibrate=Calibrate(DEMO / "calibration"))
-    build_bundle(_read_source(DEMO_WEIGHTS), bundle, wanted)
-
-
-def _read_source(
-    source: Path, model: str | None = None, key_map: Path | None = None, labels: Path | None = None
-) -> Source:
-    """Read a checkpoint (exporting it on the way) or an ONNX file, and fuse it."""
-    from edge_lsla.bundling import Source
-    from edge_lsla.description import describe
-    from edge_lsla.export.onnx_export import export_onnx
-    from edge_lsla.model.checkpoint import file_sha256, open_checkpoint
-    from edge_lsla.surgery.function import is_operator
-    from edge_lsla.surgery.onnx_file import read_onnx
-
-    digests = {}
-    if source.suffix == ".onnx":
-        graph = read_onnx(source)
-        description = describe(graph, source, labels)
-        digests["onnx"] = file_sha256(source)
-    elif source.suffix == ".lsla":
-        raise UsageError("a bundle is built from a checkpoint or an ONNX file", source, "give one of these")
-    else:
-        loaded = open_checkpoint(source, model, key_map, labels)
-        description = loaded.description
-        with tempfile.TemporaryDirectory() as folder, progress("exporting"):
-            path = Path(folder) / "model.onnx"
-            report = export_onnx(loaded.model, loaded.image_size, path, description=description)
-            graph = read_onnx(path)
-        digests["onnx"] = report.sha256
-        say().print(f"exported: {report.nodes} nodes, difference from PyTorch {report.max_abs_difference:.2g}")
-    if description.checkpoint:
-        digests["checkpoint"] = description.checkpoint
-    if not any(is_operator(node) for node in graph.graph.node):
-        graph, _ = _fuse(graph, source)
-    return Source(source, graph, description, digests)
-
-
-def _with_class_names(source: Source, data: Path | None) -> Source:
-    """Take class names from the data set where the model came without any and the counts agree."""
-    from edge_lsla.data.folders import load_split
-
-    labels = source.description.labels
-    if labels != tuple(f"class {index}" for index in range(len(labels))):
-        return source
-    found: tuple[str, ...] = ()
-    if data is not None:
-        with contextlib.suppress(DatasetError):  # unlabelled pictures have no names to give
-            found = load_split(data, "train").classes
-    if len(found) != len(labels):
-        say().print("no class names: they are called class 0, class 1, …; give --labels FILE", style="yellow")
-        return source
-    say().print(f"class names taken from {data}: {', '.join(found[:5])}, …; give --labels FILE if their order differs")
-    return dataclasses.replace(source, description=dataclasses.replace(source.description, labels=found))
-
-
-def _fuse(graph: ModelProto, path: Path, level: str = "attention") -> tuple[ModelProto, FuseReport]:
-    from edge_lsla.surgery.fuse import fuse as run
-    from edge_lsla.surgery.fuse import fuse_quantised
-
-    try:
-        with progress("fusing"):
-            fused, report = fuse_quantised(graph) if level == "int8" else run(graph, level)
-        made = sum(one.op == OPERATORS[level] for one in report.fused)
-        if not made:
-            reasons = "; ".join(f"{refusal.where}: {refusal.reason}" for refusal in report.refusals)
-            raise GraphError(f"nothing became {OPERATORS[level]}", reasons, "choose another --level")
-    except GraphError as error:  # it knows the graph, not the file
-        raise GraphError(error.what, path if error.where is None else f"{path}: {error.where}", error.remedy) from error
-    say().print(
-        f"fused: {made} {OPERATORS[level]}, {report.nodes_before} -> {report.nodes_after} nodes, "
-        f"largest error of their proofs {report.max_error:.2g}"
-    )
-    for refusal in report.refusals:
-        say().print(f"left alone: {refusal.where}: {refusal.reason}", style="yellow")
-    return fused, report
-
-
-def _draw_samples(model: Model, path: Path) -> None:
-    from edge_lsla.preprocessing import open_picture
-    from edge_lsla.sinks.annotate import contact_sheet
-
-    cells = []
-    for sample in sorted((DEMO / "samples").glob("*.jpg")):
-        picture = open_picture(sample)
-        found = model(picture)[0]
-        truth = sample.stem.rsplit("_", 1)[0].replace("_", " ")
-        caption = f"{found.label} {found.probability:.0%}"
-        right = found.label == truth
-        cells.append((np.asarray(picture), caption if right else f"{caption}\nis a {truth}", right))
-    field.write_picture(path, contact_sheet(cells, columns=6))
-
-
-def _add_engines(
-    source: Path, output: Path, backend: str, precision: str | None, target: str | None, batch: int
-) -> dict[str, Any]:
-    from edge_lsla.bundle import open_bundle
-    from edge_lsla.rebuilding import add_engines
-
-    check_output(output)
-    with open_bundle(source) as bundle:
-        manifest = add_engines(bundle, output, backend, _words(precision), _words(target), batch)
-    engines = [one for one in manifest.artifacts if one.kind == "engine"]
-    say().print(f"{output}: {', '.join(one.name for one in engines)}, {output.stat().st_size / 1e6:.2f} MB")
-    return {
-        "output": str(output),
-        "backend": engines[0].backend,
-        "precision": engines[0].precision,
-        "artifacts": [vars(one) for one in engines],
-    }
-
-
-def _words(text: str | None) -> tuple[str, ...]:
-    return tuple(word.strip() for word in text.split(",")) if text else ()
-
-
 def _backends(text: str, target: str | None) -> tuple[str, ...]:
     """Read --backend; auto takes what this machine can build for, and says so."""
     if text != "auto":
-        return _words(text)
+        return words(text)
     if target:
         say().print("backend tensorrt-rtx: the one that builds for other GPUs")
         return ("tensorrt-rtx",)

@@ -13,8 +13,9 @@ def main() -> None:
     except ImportError as error:
         print(f"error: {error.name} is missing: the command line; pip install typer rich", file=sys.stderr)
         sys.exit(3)
-    from edge_lsla import app
+    from edge_lsla import app, engine_verbs
 
+    engine_verbs.register(app.app)
     app.main()
 
 

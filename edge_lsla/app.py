@@ -42,6 +42,9 @@ Backend = Annotated[str, typer.Option(help="auto, tensorrt, tensorrt-rtx or onnx
 Threads = Annotated[Optional[int], typer.Option(help="CPU threads of one inference; default: all cores.")]
 Top = Annotated[int, typer.Option(min=1, help="How many classes to name.")]
 Output = Annotated[Optional[Path], typer.Option("--output", "-o", help="Write an annotated copy here.")]
+Rebuild = Annotated[
+    bool, typer.Option(help="Build an engine for this device, once, where the bundle has a graph and none that fits.")
+]
 MinConfidence = Annotated[float, typer.Option(min=0, max=1, help="Below it the label is 'unknown'.")]
 
 # cli.py puts a function here that builds the demo bundle; an installation without the toolkit has none.
@@ -49,8 +52,17 @@ demo_engine: Callable[[], Path] | None = None
 
 
 @contextlib.contextmanager
-def opened(engine: Path | None, backend: str, precision: str | None, threads: int | None) -> Iterator[Model]:
+def opened(
+    engine: Path | None,
+    backend: str,
+    precision: str | None,
+    threads: int | None,
+    *,
+    rebuild: bool = True,
+    batch: int = 1,
+) -> Iterator[Model]:
     """Open a bundle, or the demo bundle where none is named, and say what will run."""
+    from edge_lsla.engine_building import rebuild_here
     from edge_lsla.runner.model import load
 
     if engine is None:
@@ -59,7 +71,8 @@ def opened(engine: Path | None, backend: str, precision: str | None, threads: in
                 "no bundle is named and the demo bundle is only in a checkout", "--engine", "give --engine NAME.lsla"
             )
         engine = demo_engine()
-    with load(engine, backend=backend, precision=precision, threads=threads) as model:
+    building = rebuild_here if rebuild else None
+    with load(engine, backend=backend, precision=precision, threads=threads, batch=batch, rebuild=building) as model:
         facts = model.describe()
         for why in model.passed_over:
             say().print(f"not {why}", style="yellow")
@@ -80,13 +93,14 @@ def infer_image(
     backend: Backend = "auto",
     precision: Precision = None,
     threads: Threads = None,
+    rebuild: Rebuild = True,
 ) -> dict[str, Any]:
     """Name what is in one or more pictures; with -o, write an annotated picture (a contact sheet for several)."""
     from edge_lsla.preprocessing import open_picture
 
     refuse_same(images, [output])
     predictions, shown = [], []
-    with opened(engine, backend, precision, threads) as model:
+    with opened(engine, backend, precision, threads, rebuild=rebuild) as model:
         pictures = [open_picture(path) for path in images]  # all are read before any is answered
         for path, picture in zip(images, pictures):
             found = model(picture, top)
@@ -117,6 +131,7 @@ def infer_dir(
     backend: Backend = "auto",
     precision: Precision = None,
     threads: Threads = None,
+    rebuild: Rebuild = True,
 ) -> dict[str, Any]:
     """Name what is in every picture of a folder; pictures that cannot be read are counted, the rest goes on."""
     import time
@@ -130,7 +145,10 @@ def infer_dir(
         raise ImageError("no picture in the folder", folder, "the files must end like pictures, such as .jpg or .png")
     results: list[PictureResult] = []
     counts: dict[str, int] = {}
-    with opened(engine, backend, precision, threads) as model, progress("classifying") as step:
+    with (
+        opened(engine, backend, precision, threads, rebuild=rebuild, batch=batch) as model,
+        progress("classifying") as step,
+    ):
         started = time.perf_counter()
         for result in classify_pictures(
             paths,
@@ -174,6 +192,7 @@ def infer_video(
     backend: Backend = "auto",
     precision: Precision = None,
     threads: Threads = None,
+    rebuild: Rebuild = True,
 ) -> dict[str, Any]:
     """Name what is in every frame of a video file."""
     from edge_lsla.pipeline.settings import SourceSettings
@@ -181,7 +200,7 @@ def infer_video(
     if not video.exists():
         raise SourceError("no such video", video, "check the path")
     refuse_same([video, *([engine] if engine else [])], [output, events])
-    with opened(engine, backend, precision, threads) as model:
+    with opened(engine, backend, precision, threads, rebuild=rebuild, batch=batch) as model:
         return watch_source(
             model,
             str(video),
@@ -212,13 +231,14 @@ def infer_camera(
     backend: Backend = "auto",
     precision: Precision = None,
     threads: Threads = None,
+    rebuild: Rebuild = True,
 ) -> dict[str, Any]:
     """Name what is before a camera, always on its newest frame, until Ctrl-C."""
     from edge_lsla.pipeline.settings import SourceSettings
 
     refuse_same([Path(source), *([engine] if engine else [])], [save, events])
     settings = SourceSettings(size=_size(size), rate=rate, read_timeout=timeout, pictures=_synthetic_pictures(source))
-    with opened(engine, backend, precision, threads) as model:
+    with opened(engine, backend, precision, threads, rebuild=rebuild) as model:
         return watch_source(
             model,
             source,
@@ -249,9 +269,10 @@ def selftest(
     backend: Backend = "auto",
     precision: Precision = None,
     threads: Threads = None,
+    rebuild: Rebuild = True,
 ) -> dict[str, Any]:
     """Run a bundle's golden set and check that this device gives the recorded numbers."""
-    with opened(engine, backend, precision, threads) as model:
+    with opened(engine, backend, precision, threads, rebuild=rebuild) as model:
         test = model.selftest()
         where = model.artifact.name
     figures = f"largest difference {test.max_abs_difference:.3g}, allowed {test.tolerance:.3g}, {test.images} images"

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from edge_lsla import __version__
 from edge_lsla.console import progress, say
 from edge_lsla.description import Description
+from edge_lsla.engine_cache import EngineOptions
 from edge_lsla.errors import GraphError, MissingComponentError, UsageError
 
 if TYPE_CHECKING:
@@ -29,7 +30,6 @@ BACKENDS = {
     "tensorrt-rtx": ("fp32", "fp16", "int8"),
 }
 ATTENTIONS = {
-    "onnxruntime": ("function",),
     "tensorrt": ("plugin", "function", "split"),
     "tensorrt-rtx": ("function", "split"),
 }
@@ -67,8 +67,8 @@ class Wanted:
         backends: each gets an artifact for each precision that it knows.
         precisions: the preferred one first.
         targets: of tensorrt-rtx engines, "sm86"; none: the typed graph only, from which a device builds.
-        batch: the largest that an engine takes.
-        attention: "auto", or the form of attention on GPUs: "plugin", "function" or "split".
+        options: of engines.
+        attention: "auto", or its form on GPUs: "plugin", "function" or "split".
         calibrate: pictures for int8 and for the golden set.
 
     Raises:
@@ -78,7 +78,7 @@ class Wanted:
     backends: tuple[str, ...] = ("onnxruntime",)
     precisions: tuple[str, ...] = ("fp32",)
     targets: tuple[str, ...] = ()
-    batch: int = 1
+    options: EngineOptions = field(default_factory=EngineOptions)
     attention: str = "auto"
     calibrate: Calibrate | None = None
 
@@ -89,9 +89,7 @@ class Wanted:
         for backend in self.backends:
             if backend not in BACKENDS:
                 raise UsageError(f"no such backend {backend!r}", "--backend", f"use auto or {', '.join(BACKENDS)}")
-            if self.attention != "auto" and self.attention not in ATTENTIONS[backend]:
-                known = ", ".join(ATTENTIONS[backend])
-                raise UsageError(f"{backend} has no attention {self.attention!r}", "--attention", f"it has {known}")
+        self._check_attention()
         for precision in self.precisions:
             if not any(precision in BACKENDS[backend] for backend in self.backends):
                 raise UsageError(*_no_precision(precision, self.backends))
@@ -104,6 +102,15 @@ class Wanted:
                 "int8 needs pictures to calibrate on", "--data", "give a folder of pictures from the field"
             )
 
+    def _check_attention(self) -> None:
+        on_gpus = [backend for backend in self.backends if backend in ATTENTIONS]
+        if self.attention != "auto" and not on_gpus:
+            raise UsageError("attention has one form on the CPU", "--attention", "leave it out, or add a GPU's backend")
+        for backend in on_gpus:
+            if self.attention not in ("auto", *ATTENTIONS[backend]):
+                known = ", ".join(ATTENTIONS[backend])
+                raise UsageError(f"{backend} has no attention {self.attention!r}", "--attention", f"it has {known}")
+
     def pairs(self) -> list[tuple[str, str]]:
         """Return (backend, precision) of each artifact, in order."""
         return [
@@ -112,6 +119,8 @@ class Wanted:
 
     def form(self, backend: str) -> str:
         """Return the form of attention for a backend."""
+        if backend not in ATTENTIONS:
+            return "function"
         return ATTENTIONS[backend][0] if self.attention == "auto" else self.attention
 
 
@@ -269,10 +278,9 @@ def measure_ranges(graph: ModelProto, description: Description, wanted: Calibrat
 def _artifacts(work: _Work, typed: ModelProto, backend: str, precision: str) -> list[NewArtifact]:
     """Return what a bundle holds of one backend and precision: an engine where one is built, then its typed graph."""
     from edge_lsla.build.onnxruntime import build
-    from edge_lsla.build.tensorrt.builder import build_engine
-    from edge_lsla.build.tensorrt.settings import BuildSettings, batch_profiles
     from edge_lsla.bundle import NewArtifact
-    from edge_lsla.preflight import engine_versions
+    from edge_lsla.device import describe_device
+    from edge_lsla.engine_building import TypedGraph, engine_artifact
     from edge_lsla.runner.onnxruntime import import_onnxruntime
     from edge_lsla.surgery.function import drop_function
     from edge_lsla.surgery.split import inline_functions, mark_decomposable
@@ -286,16 +294,6 @@ def _artifacts(work: _Work, typed: ModelProto, backend: str, precision: str) -> 
     data = final.SerializeToString(deterministic=True)
     made = [NewArtifact(data, backend, precision, versions={"attention": form})]
     if backend == "tensorrt-rtx" and work.wanted.targets:
-        profiles = batch_profiles(work.wanted.batch)
-        settings = BuildSettings(backend, work.wanted.targets, profiles)
-        with progress(f"building {backend} {precision}") as step:
-            engine = build_engine(data, settings, step, lambda line: say().print(line, style="yellow"))
-        facts = engine.facts
-        versions = engine_versions(None, backend, facts.version, profiles, facts.activation_bytes or 0)
-        versions |= {"attention": form}
-        made.insert(0, NewArtifact(engine.data, backend, precision, "engine", versions, settings.targets))
-        say().print(
-            f"{backend} {precision} for {', '.join(settings.targets)}: {facts.plan_bytes / 1e6:.2f} MB in "
-            f"{facts.build_seconds:.1f} s, at most {facts.peak_bytes / 1e9:.2f} GB of memory"
-        )
+        graph = TypedGraph(data, backend, precision, form)
+        made.insert(0, engine_artifact(graph, work.wanted.targets, work.wanted.options, describe_device()))
     return made

@@ -35,6 +35,26 @@ _HEAD = _DIGEST_BYTES + 4
 
 
 @dataclass(frozen=True)
+class EngineOptions:
+    """What a user may choose of an engine, whatever graph it is built from.
+
+    Attributes:
+        batch: the largest that it takes; it is built to be best at half of that.
+        workspace_bytes: most scratch memory; None: TensorRT's default.
+        optimisation_level: 0 builds fastest, 5 runs fastest.
+    """
+
+    batch: int = 1
+    workspace_bytes: int | None = None
+    optimisation_level: int = 3
+
+    @property
+    def profiles(self) -> tuple[tuple[int, int, int], ...]:
+        """Smallest, best-served and largest batch."""
+        return ((1, max(1, self.batch // 2), self.batch),)
+
+
+@dataclass(frozen=True)
 class EngineKey:
     """Everything that decides an engine.
 
@@ -77,9 +97,7 @@ class EngineKey:
         *,
         onnx_sha256: str,
         backend: str,
-        profiles: tuple[tuple[int, int, int], ...],
-        workspace_bytes: int | None,
-        optimisation_level: int,
+        options: EngineOptions,
         targets: tuple[str, ...] = (),
         plugin: bool,
     ) -> EngineKey:
@@ -106,9 +124,9 @@ class EngineKey:
             machine=device.machine,
             plugin_sha256=library.sha256 if library else None,
             index_digest=library.index_digest if library else None,
-            profiles=profiles,
-            workspace_bytes=workspace_bytes,
-            optimisation_level=optimisation_level,
+            profiles=options.profiles,
+            workspace_bytes=options.workspace_bytes,
+            optimisation_level=options.optimisation_level,
             targets=targets,
         )
 

@@ -5,18 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edge_lsla.console import progress, say
 from edge_lsla.errors import CompatibilityError, UsageError
 
 if TYPE_CHECKING:
-    from edge_lsla.bundle import Artifact, Bundle, Manifest, NewArtifact
-    from edge_lsla.device import Device
+    from edge_lsla.bundle import Artifact, Bundle, Manifest
+    from edge_lsla.engine_cache import EngineOptions
 
 ENGINES = ("tensorrt", "tensorrt-rtx")
 
 
 def add_engines(
-    bundle: Bundle, output: Path, backend: str, precisions: tuple[str, ...], targets: tuple[str, ...], batch: int
+    bundle: Bundle,
+    output: Path,
+    backend: str,
+    precisions: tuple[str, ...],
+    targets: tuple[str, ...],
+    options: EngineOptions,
 ) -> Manifest:
     """Build engines from the typed graphs of a bundle and write a bundle that has both.
 
@@ -25,7 +29,7 @@ def add_engines(
         backend: "tensorrt", "tensorrt-rtx", or "auto": the first whose graphs the bundle has.
         precisions: of the engines; none: all that the bundle has graphs for.
         targets: of tensorrt-rtx, "sm86"; none: this device's GPU.
-        batch: the largest that an engine takes.
+        options: the user's choice.
 
     Raises:
         CompatibilityError: the bundle has no such graph, or it does not fit this device.
@@ -33,6 +37,8 @@ def add_engines(
     """
     from edge_lsla.bundle import GoldenSet, NewArtifact, Passport, remember_built_here, write_bundle
     from edge_lsla.device import describe_device
+    from edge_lsla.engine_building import TypedGraph, engine_artifact
+    from edge_lsla.preflight import check_artifact, refuse
 
     device = describe_device()
     graphs = _graphs(bundle, backend, precisions)
@@ -41,7 +47,10 @@ def add_engines(
         if device.target is None:
             raise UsageError("this machine has no GPU to build for", "--target", "name one, such as --target sm86")
         targets = (device.target,)
-    built = [_build(bundle, graph, device, targets, batch) for graph in graphs]
+    for graph in graphs:
+        if graph.backend == "tensorrt":  # which builds for the GPU of this machine only
+            refuse(check_artifact(graph, bundle.manifest, device, batch=options.batch, bundle=bundle.path))
+    built = [engine_artifact(TypedGraph.of(bundle, graph), targets, options, device) for graph in graphs]
     anew = {(one.backend, one.precision, one.targets) for one in built}
     kept = [
         NewArtifact(bundle.read(one), one.backend, one.precision, one.kind, one.versions, one.targets, one.name)
@@ -70,28 +79,3 @@ def _graphs(bundle: Bundle, backend: str, precisions: tuple[str, ...]) -> list[A
         bundle.path,
         f"it holds {held}; rebuild it from the checkpoint with --backend tensorrt or tensorrt-rtx",
     )
-
-
-def _build(bundle: Bundle, graph: Artifact, device: Device, targets: tuple[str, ...], batch: int) -> NewArtifact:
-    from edge_lsla.build.tensorrt.builder import build_engine
-    from edge_lsla.build.tensorrt.settings import BuildSettings, batch_profiles
-    from edge_lsla.bundle import NewArtifact
-    from edge_lsla.preflight import check_artifact, engine_versions, refuse
-
-    here = graph.backend == "tensorrt"  # which builds for the GPU of this machine only
-    if here:
-        refuse(check_artifact(graph, bundle.manifest, device, batch=batch, bundle=bundle.path))
-    plugin = device.plugin.path if here and device.plugin and graph.versions.get("attention") == "plugin" else None
-    profiles = batch_profiles(batch)
-    tied = f"{device.gpu} {device.driver} {device.l4t}" if here else ""
-    settings = BuildSettings(graph.backend, () if here else targets, profiles, plugin_library=plugin, device=tied)
-    with progress(f"building {graph.backend} {graph.precision}") as step:
-        engine = build_engine(bundle.read(graph), settings, step, lambda line: say().print(line, style="yellow"))
-    facts = engine.facts
-    versions = engine_versions(
-        device if here else None, graph.backend, facts.version, profiles, facts.activation_bytes or 0
-    )
-    versions |= {key: graph.versions[key] for key in ("attention",) if key in graph.versions}
-    made_for = settings.targets or ((device.target,) if device.target else ())
-    say().print(f"{graph.backend} {graph.precision} for {', '.join(made_for)}: {facts.plan_bytes / 1e6:.2f} MB")
-    return NewArtifact(engine.data, graph.backend, graph.precision, "engine", versions, made_for)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from edge_lsla.device import Device, PluginLibrary
-from edge_lsla.engine_cache import CachedEngine, EngineCache, EngineKey
+from edge_lsla.engine_cache import CachedEngine, EngineCache, EngineKey, EngineOptions
 from edge_lsla.errors import EdgeLslaError, TrustError, UsageError
 
 ROOT = Path(__file__).parents[1]
@@ -108,9 +108,7 @@ def test_the_key_of_a_device() -> None:
             device,
             onnx_sha256="a" * 64,
             backend=backend,
-            profiles=((1, 4, 8),),
-            workspace_bytes=2**28,
-            optimisation_level=3,
+            options=EngineOptions(8, 2**28, 3),
             targets=("sm87",),
             plugin=plugin,
         )

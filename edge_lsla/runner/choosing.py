@@ -2,16 +2,42 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from edge_lsla.bundle import Artifact, Bundle, allows_native_code, was_built_here
 from edge_lsla.device import Device, describe_device
-from edge_lsla.errors import CompatibilityError, EdgeLslaError, GateError, MissingComponentError, TrustError, UsageError
+from edge_lsla.engine_cache import EngineCache, EngineKey, EngineOptions
+from edge_lsla.errors import CompatibilityError, EdgeLslaError, TrustError, UsageError
 from edge_lsla.preflight import check_artifact, refuse
 from edge_lsla.runner.onnxruntime import OnnxRuntimeRunner
 from edge_lsla.runner.protocol import Runner
 
 BACKENDS = ("tensorrt", "tensorrt-rtx", "onnxruntime")  # in the order in which `auto` takes them
+
+
+# Builds an engine for this device from a typed graph of a bundle; the runner knows no builder, so it is handed one.
+Rebuild = Callable[[Bundle, Artifact, Device, EngineOptions], bytes]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked of `choose`.
+
+    Attributes:
+        backend: a backend's name, or "auto".
+        precision: None: the bundle's preferred one.
+        threads: of the CPU; None: all.
+        options: of an engine that is built here, or was, and lies in the cache.
+        rebuild: builds one where the bundle and the cache have none that fits; None: it is not allowed.
+    """
+
+    backend: str = "auto"
+    precision: str | None = None
+    threads: int | None = None
+    options: EngineOptions = field(default_factory=EngineOptions)
+    rebuild: Rebuild | None = None
 
 
 @dataclass(frozen=True)
@@ -23,7 +49,7 @@ class Chosen:
     passed_over: tuple[str, ...] = ()
 
 
-def choose(bundle: Bundle, backend: str, precision: str | None, threads: int | None) -> Chosen:
+def choose(bundle: Bundle, request: Request) -> Chosen:
     """Start the runner of one backend, or with "auto" of the first that can.
 
     Raises:
@@ -32,34 +58,69 @@ def choose(bundle: Bundle, backend: str, precision: str | None, threads: int | N
         TrustError: its engine comes from nobody whom this device trusts.
         MissingComponentError: the backend is not installed, or there is no GPU.
     """
+    backend = request.backend
     if backend != "auto" and backend not in BACKENDS:
         raise UsageError(f"no such backend {backend!r}", "backend", f"use auto or {', '.join(BACKENDS)}")
     held = [one for one in BACKENDS if any(one == artifact.backend for artifact in bundle.manifest.artifacts)]
-    if backend != "auto" or len(held) == 1:
-        return Chosen(*_start(bundle, held[0] if backend == "auto" else backend, precision, threads))
+    if backend != "auto":
+        held = [backend]
     passed_over: list[str] = []
     for one in held[:-1]:
         try:
-            return Chosen(*_start(bundle, one, precision, threads), tuple(passed_over))
-        except (GateError, MissingComponentError) as error:
+            return Chosen(*_start(bundle, one, request), tuple(passed_over))
+        except EdgeLslaError as error:  # whatever it is: the user asked for what works
             passed_over.append(f"{one}: {error}")
-    return Chosen(*_start(bundle, held[-1], precision, threads), tuple(passed_over))
+    return Chosen(*_start(bundle, held[-1], request), tuple(passed_over))
 
 
-def _start(bundle: Bundle, backend: str, precision: str | None, threads: int | None) -> tuple[Artifact, Runner]:
+def _start(bundle: Bundle, backend: str, request: Request) -> tuple[Artifact, Runner]:
     if backend == "onnxruntime":
-        artifact = bundle.artifact(backend, precision)
+        artifact = bundle.artifact(backend, request.precision)
         return artifact, OnnxRuntimeRunner(
-            bundle.read(artifact), threads=threads, where=f"{bundle.path}: {artifact.name}"
+            bundle.read(artifact), threads=request.threads, where=f"{bundle.path}: {artifact.name}"
         )
-    bundle.artifact(backend, precision)  # says what the bundle holds, where it has nothing for this backend
+    bundle.artifact(backend, request.precision)  # says what the bundle holds, where it has nothing for this backend
     device = describe_device()
-    artifact = _engine(bundle, backend, precision, device)
+    try:
+        artifact = _engine(bundle, backend, request.precision, device)
+        engine = bundle.read(artifact)
+    except EdgeLslaError as refusal:
+        artifact, engine = _from_graph(bundle, backend, request, device, refusal)
     from edge_lsla.runner.tensorrt import TensorRtRunner
 
-    plugin = device.plugin.path if device.plugin is not None and backend == "tensorrt" else None
+    needed = backend == "tensorrt" and artifact.versions.get("attention", "plugin") == "plugin"
+    plugin = device.plugin.path if device.plugin is not None and needed else None
     where = f"{bundle.path}: {artifact.name}"
-    return artifact, TensorRtRunner(bundle.read(artifact), backend, where=where, plugin_library=plugin)
+    return artifact, TensorRtRunner(engine, backend, where=where, plugin_library=plugin)
+
+
+def _from_graph(
+    bundle: Bundle, backend: str, request: Request, device: Device, refusal: EdgeLslaError
+) -> tuple[Artifact, bytes]:
+    """Return an engine that this device built from the bundle's graph, or builds now; `refusal` if it may not."""
+    graphs = [
+        one
+        for one in bundle.manifest.artifacts
+        if (one.backend, one.kind) == (backend, "onnx") and request.precision in (None, one.precision)
+    ]
+    if not graphs:
+        raise refusal
+    graph, options = graphs[0], request.options
+    refuse(check_artifact(graph, bundle.manifest, device, batch=options.batch, bundle=bundle.path))
+    key = EngineKey.of(
+        device,
+        onnx_sha256=graph.sha256,
+        backend=backend,
+        options=options,
+        targets=(device.target,) if backend == "tensorrt-rtx" and device.target else (),
+        plugin=graph.versions.get("attention") == "plugin",
+    )
+    with contextlib.suppress(EdgeLslaError):  # a cache that cannot be used is none; building says so
+        if (engine := EngineCache().get(key)) is not None:
+            return graph, engine
+    if request.rebuild is None:
+        raise refusal
+    return graph, request.rebuild(bundle, graph, device, options)
 
 
 def _engine(bundle: Bundle, backend: str, precision: str | None, device: Device) -> Artifact:
@@ -82,5 +143,5 @@ def _engine(bundle: Bundle, backend: str, precision: str | None, device: Device)
     raise refusal or CompatibilityError(
         f"bundle holds {backend}'s graph and no engine",
         bundle.path,
-        f"build one on this device: build-engine {bundle.path} --backend {backend} -o NEW.lsla",
+        f"allow it with --rebuild, or add one: build-engine {bundle.path} --backend {backend} -o NEW.lsla",
     )

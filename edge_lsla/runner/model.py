@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_lsla.bundle import PRECISIONS, Artifact, Bundle, Manifest, open_bundle
+from edge_lsla.engine_cache import EngineOptions
 from edge_lsla.errors import AccuracyError, CompatibilityError, UsageError
 from edge_lsla.predictions import Prediction, rank
 from edge_lsla.preprocessing import Picture, Preprocessing, normalise, to_tensor
-from edge_lsla.runner.choosing import Chosen, choose
+from edge_lsla.runner.choosing import Chosen, Rebuild, Request, choose
 
 Pictures = Union[list[Picture], tuple[Picture, ...]]
 
@@ -129,6 +130,8 @@ def load(
     precision: str | None = None,
     threads: int | None = None,
     verify: bool = False,
+    batch: int = 1,
+    rebuild: Rebuild | None = None,
 ) -> Model:
     """Open a bundle and make it ready to run.
 
@@ -138,6 +141,9 @@ def load(
         precision: "fp32", "fp16" or "int8"; None: the bundle's preferred one.
         threads: CPU threads of one inference; None: all.
         verify: run the golden set first, and refuse when it fails.
+        batch: the largest that an engine should take which is built on this device; any number of pictures can be run.
+        rebuild: `edge_lsla.engine_building.rebuild_here`, which builds an engine where neither the bundle nor this
+            device's cache has one that fits; None: what is there must do.
 
     Raises:
         BundleError: the file is no bundle, or damaged.
@@ -150,7 +156,7 @@ def load(
         raise UsageError(f"unknown precision {precision!r}", "precision", f"use {', '.join(PRECISIONS)}")
     bundle = open_bundle(path)
     try:
-        chosen = choose(bundle, backend, precision, threads)
+        chosen = choose(bundle, Request(backend, precision, threads, EngineOptions(batch), rebuild))
         runner, where, settings = chosen.runner, f"{path}: {chosen.artifact.name}", bundle.manifest
         if (runner.image_size, runner.classes) != (settings.preprocessing.image_size, len(settings.labels)):
             raise CompatibilityError("model and manifest differ in image size or classes", where, "build it again")

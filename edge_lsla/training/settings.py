@@ -111,7 +111,9 @@ def changed(recipe: TrainSettings, changes: list[str]) -> TrainSettings:
             known = ", ".join(f.name for f in dataclasses.fields(recipe))
             raise UsageError(f"no such training setting {name!r}", f"--set {change}", f"the settings are {known}")
         try:
-            values[name] = _TRUTH[text.lower()] if isinstance(old, bool) else type(old)(text)
+            # By the default's type: a recipe may write 2 where the field is a float.
+            kind = type(getattr(TrainSettings, name))
+            values[name] = _TRUTH[text.lower()] if kind is bool else kind(text)
         except (ValueError, KeyError) as error:
             raise UsageError(
                 f"not a value for {name}, which is now {old!r}", f"--set {change}", "correct the value"

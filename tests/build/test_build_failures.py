@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from build_parts import RTX, SM86, custom, needs_rtx, small
 from edge_lsla.build.tensorrt import builder
 from edge_lsla.build.tensorrt.builder import build_engine, describe_runtime
 from edge_lsla.build.tensorrt.settings import BuildSettings
-from edge_lsla.errors import CompatibilityError, EdgeLslaError, GraphError, MissingComponentError, UsageError
+from edge_lsla.errors import CompatibilityError, EdgeLslaError, GraphError, MissingComponentError
 
 ROOT = Path(__file__).parents[2]
 TENSORRT = BuildSettings("tensorrt")
@@ -136,7 +135,7 @@ def test_too_little_memory_is_refused_before_the_build(monkeypatch: pytest.Monke
 )
 def test_a_worker_that_dies_is_one_sentence(number: int, words: str, tiny: dict[str, bytes], tmp_path: Path) -> None:
     with pytest.raises(EdgeLslaError, match=words) as caught:
-        build_engine(tiny["fp32"], SM86, kill_with(number), finished=tmp_path)
+        build_engine(tiny["fp32"], SM86, kill_with(number), work=tmp_path)
     assert caught.value.exit_code == 1
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.iterdir())
@@ -149,7 +148,7 @@ def test_a_worker_that_hangs_is_ended(tiny: dict[str, bytes], tmp_path: Path, mo
     monkeypatch.setattr(builder, "STALL_SECONDS", 1.0)
     started = time.monotonic()
     with pytest.raises(EdgeLslaError, match=r"TensorRT has stopped working: in the phase 'parsing', at \d+ MB; free"):
-        build_engine(tiny["fp32"], SM86, kill_with(signal.SIGSTOP), finished=tmp_path)
+        build_engine(tiny["fp32"], SM86, kill_with(signal.SIGSTOP), work=tmp_path)
     assert time.monotonic() - started < 20
     assert not workers()
     assert not list(tmp_path.iterdir())
@@ -179,7 +178,7 @@ def test_an_interruption_ends_the_worker_and_leaves_nothing(tiny: dict[str, byte
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        build_engine(tiny["fp32"], SM86, interrupt, finished=tmp_path)
+        build_engine(tiny["fp32"], SM86, interrupt, work=tmp_path)
     assert len(seen) == 1
     assert not seen[0].is_running()
     assert not list(tmp_path.iterdir())
@@ -199,7 +198,7 @@ def step(done, total, phase):
 if what == "fill":
     resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, 2**20))
 try:
-    build_engine(Path(model).read_bytes(), BuildSettings("tensorrt-rtx", ("sm86",)), step, finished=Path(folder))
+    build_engine(Path(model).read_bytes(), BuildSettings("tensorrt-rtx", ("sm86",)), step, work=Path(folder))
 except EdgeLslaError as error:
     print(error.exit_code, error)
 """
@@ -234,32 +233,17 @@ def test_a_full_disk_is_a_sentence_and_leaves_nothing(tiny: dict[str, bytes], tm
 
 @pytest.mark.usefixtures("rtx")
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no such folder for finished engines"):
-        build_engine(small(), SM86, finished=tmp_path / "none")
+    with pytest.raises(EdgeLslaError, match=r"cannot write the build's files: .*none; No such file"):
+        build_engine(small(), SM86, work=tmp_path / "none")
 
 
 @needs_rtx
 @pytest.mark.usefixtures("rtx")
-def test_a_second_run_goes_on_where_the_first_was_killed(tiny: dict[str, bytes], tmp_path: Path) -> None:
-    first = build_engine(tiny["fp32"], SM86, finished=tmp_path)
-    with pytest.raises(EdgeLslaError, match="was killed"):
-        build_engine(tiny["int8"], SM86, kill_with(signal.SIGKILL), finished=tmp_path)
-    assert len(list(tmp_path.iterdir())) == 2  # the first plan and its facts
-    told: list[str] = []
-    again = build_engine(tiny["fp32"], SM86, report=told.append, finished=tmp_path)
-    assert again.data == first.data
-    assert again.facts == replace(first.facts, reused=True)
-    assert told == ["an earlier run had finished this engine; it is taken as it is"]
-    assert not build_engine(tiny["int8"], SM86, finished=tmp_path).facts.reused
-    assert len(list(tmp_path.iterdir())) == 4
-    # Another setting is another engine.
-    assert not build_engine(tiny["fp32"], replace(SM86, targets=("sm89",)), finished=tmp_path).facts.reused
-    # A plan that is not what was written is built again.
-    plan = next(path for path in tmp_path.glob("*.plan") if path.read_bytes() == first.data)
-    plan.write_bytes(first.data[:-1] + b"\0")
-    rebuilt = build_engine(tiny["fp32"], SM86, finished=tmp_path)
-    assert not rebuilt.facts.reused
-    assert rebuilt.facts.computing == first.facts.computing
-    for path in tmp_path.glob("*.json"):
-        path.write_text(f'{{"plan_sha256": "{rebuilt.facts.plan_sha256}"}}')
-    assert not build_engine(tiny["fp32"], SM86, finished=tmp_path).facts.reused
+def test_what_a_power_cut_left_is_removed_a_day_later(tmp_path: Path) -> None:
+    old, new = tmp_path / "building-old", tmp_path / "building-new"
+    for folder in (old, new):
+        folder.mkdir()
+        (folder / "plan").write_bytes(b"half")
+    os.utime(old, (0, 0))
+    build_engine(small(), SM86, work=tmp_path)
+    assert sorted(tmp_path.iterdir()) == [new]

@@ -37,7 +37,6 @@ TENSORRT = {"backend": "tensorrt"}
         ({**RTX, "plugin_library": Path("p.so")}, "plugin_library", "take no plugins"),
         ({**TENSORRT, "plugin_library": 3}, "plugin_library", "not a path"),
         ({**TENSORRT, "timing_cache": ""}, "timing_cache", "not a path"),
-        ({**TENSORRT, "device": 87}, "device", "not text"),
     ],
 )
 def test_a_value_that_cannot_be_used_is_refused_by_name(values: dict[str, Any], field: str, words: str) -> None:

@@ -70,7 +70,8 @@ def test_a_target_that_rtx_does_not_know(command, checkpoint: Path, tmp_path: Pa
     monkeypatch.setenv("PYTHONPATH", str(RTX[-1]))
     result = command("build-engine", checkpoint, "--target", "sm87", "-o", tmp_path / "x.lsla")
     assert (result.code, "does not build for sm87" in result.err) == (2, True)
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["cache"]
+    assert not list((tmp_path / "cache").rglob("*.engine"))
 
 
 def test_without_tensorrt_rtx_it_says_what_to_install(command, checkpoint: Path, tmp_path: Path,
@@ -111,4 +112,35 @@ def test_a_typed_graph_for_the_plugin(command, checkpoint: Path, tmp_path: Path)
     assert len(graph.functions) == 0
     assert [node.op_type for node in graph.graph.node].count("LslaAttention") == 2
     on_cpu = command("infer", "image", "x.jpg", "--engine", bundle)
-    assert (on_cpu.code, "holds tensorrt's graph and no engine" in on_cpu.err) == (4, True)
+    assert (on_cpu.code, "TensorRT" in on_cpu.err, on_cpu.err.count("\n")) == (3, True, 1), on_cpu.err
+
+
+@needs_rtx
+def test_an_engine_that_was_built_before_is_taken_from_the_cache(command, checkpoint: Path, tmp_path: Path,
+                                                                 monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    """Also after a kill: what was finished is kept, so the same command goes on."""
+    monkeypatch.setenv("PYTHONPATH", str(RTX[-1]))
+    monkeypatch.setenv("EDGE_LSLA_BUILT_HERE", str(tmp_path / "built-here"))
+    line = ("build-engine", checkpoint, "--target", "sm86", "--precision", "fp32", "-o")
+    first = command(*line, tmp_path / "a.lsla")
+    again = command(*line, tmp_path / "b.lsla")
+    assert ("built before" in first.out, "built before" in again.out) == (False, True)
+    with open_bundle(tmp_path / "a.lsla") as a, open_bundle(tmp_path / "b.lsla") as b:
+        assert [one.sha256 for one in a.manifest.artifacts] == [one.sha256 for one in b.manifest.artifacts]
+    other = command(*line, tmp_path / "c.lsla", "--batch", 2)
+    assert "built before" not in other.out
+    for entry in (tmp_path / "cache").rglob("*.engine"):
+        entry.write_bytes(entry.read_bytes()[:-1] + b"x")
+    damaged = command(*line, tmp_path / "d.lsla")
+    assert ("is damaged and is removed" in damaged.out, "built before" in damaged.out) == (True, False)
+
+
+@needs_rtx
+def test_without_a_cache_engines_are_built_all_the_same(command, checkpoint: Path, tmp_path: Path,
+                                                        monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    monkeypatch.setenv("PYTHONPATH", str(RTX[-1]))
+    monkeypatch.setenv("EDGE_LSLA_BUILT_HERE", str(tmp_path / "built-here"))
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("EDGE_LSLA_ENGINE_CACHE", str(tmp_path / "file" / "engines"))
+    result = command("build-engine", checkpoint, "--target", "sm86", "-o", tmp_path / "x.lsla")
+    assert (result.code, "engines are not kept: " in result.out) == (0, True), result.out

@@ -8,5 +8,4 @@
 | `network` | parse, configure, compile, and what the parsed network says of its types |
 | `memory` | the forecast, and what is free |
 | `outline` | an ONNX file's inputs, outputs and operators, read without the onnx package |
-| `finished` | plans of an interrupted run, so that the next one goes on |
 """

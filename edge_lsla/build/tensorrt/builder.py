@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,7 +23,6 @@ from typing import Any
 import edge_lsla
 from edge_lsla import errors
 from edge_lsla.build.tensorrt.facts import EngineFacts
-from edge_lsla.build.tensorrt.finished import WORK, FinishedPlans, plan_key
 from edge_lsla.build.tensorrt.memory import MIB, check_memory, cpu_seconds, free_bytes, peak_bytes, shares_memory
 from edge_lsla.build.tensorrt.outline import Outline, check_border, read_outline
 from edge_lsla.build.tensorrt.settings import BuildSettings
@@ -33,6 +33,8 @@ from edge_lsla.tensorrt.messages import explain, find, missing_plugin, short
 
 Step = Callable[[int, int, str], None]
 Report = Callable[[str], None]
+WORK = "building-"
+LEFTOVER_SECONDS = 24 * 3600.0  # a build's folder that is older was left by a power cut
 WATCH_SECONDS = 0.2
 # Seen where memory was short: TensorRT for RTX 1.7 waits for itself for ever. Working, it uses far more of a processor.
 STALL_SECONDS = 180.0
@@ -84,7 +86,7 @@ def build_engine(
     step: Step | None = None,
     report: Report | None = None,
     *,
-    finished: Path | None = None,
+    work: Path | None = None,
 ) -> BuiltEngine:
     """Build an engine from a typed ONNX graph, in a process of its own.
 
@@ -96,7 +98,7 @@ def build_engine(
         settings: what to build.
         step: called with (done, total, phase) now and then, from this thread; `done` only grows.
         report: called with a sentence that the user should see.
-        finished: an owner-only folder that keeps plans, so that a run that was killed goes on; the caller empties it.
+        work: an owner-only folder for the build's files, which are removed; None: one for temporary files.
 
     Raises:
         UsageError: a target or a profile that cannot be built.
@@ -105,30 +107,20 @@ def build_engine(
         EdgeLslaError: too little memory, a full disk, a crash, or TensorRT failed.
     """
     step, report = step or _nothing, report or _nothing
-    if finished is not None and not finished.is_dir():
-        raise UsageError("no such folder for finished engines", finished, "create it first")
     outline = read_outline(onnx_bytes)
     smallest = min(profile[0] for profile in settings.profiles)
     check_border(outline, settings.largest_batch, smallest)
     plugins = _check_operators(outline, settings)
     onnx_sha256 = hashlib.sha256(onnx_bytes).hexdigest()
-    runtime = describe_runtime(settings.backend)
-    kept = FinishedPlans(finished) if finished is not None else None
-    key = "" if kept is None else plan_key(onnx_sha256, settings, runtime.version)
-    if kept is not None:
-        kept.sweep()
-        if (found := kept.read(key)) is not None:
-            report("an earlier run had finished this engine; it is taken as it is")
-            return BuiltEngine(found[0], dataclasses.replace(found[1], reused=True))
     warning = check_memory(settings, len(onnx_bytes), free_bytes(), shares_memory())
     if warning:
         report(warning)
-    place = Path(finished or tempfile.gettempdir()).resolve()  # the worker stands elsewhere
+    place = Path(work or tempfile.gettempdir()).resolve()  # the worker stands elsewhere
     with contextlib.ExitStack() as stack:
         with _writing(place):
-            # Beside the finished plans, so that moving one there is a rename.
-            work = tempfile.TemporaryDirectory(prefix=WORK, dir=place, ignore_cleanup_errors=True)
-            folder = Path(stack.enter_context(work))
+            _sweep(place)
+            made = tempfile.TemporaryDirectory(prefix=WORK, dir=place, ignore_cleanup_errors=True)
+            folder = Path(stack.enter_context(made))
             (folder / MODEL).write_bytes(onnx_bytes)
             request = {"settings": _plain(settings), "plugins": plugins, "first_node": _first_node(outline, plugins)}
             (folder / REQUEST).write_text(json.dumps(request), encoding="utf-8")
@@ -138,8 +130,6 @@ def build_engine(
             plan_sha256 = hashlib.sha256(data).hexdigest()
             facts |= {"onnx_sha256": onnx_sha256, "plan_sha256": plan_sha256, "plan_bytes": len(data)}
             engine = BuiltEngine(data, EngineFacts.from_json(facts))
-            if kept is not None:
-                kept.keep(key, folder / PLAN, facts)
     for notice in engine.facts.notices:
         report(notice)
     return engine
@@ -152,6 +142,15 @@ def _writing(place: Path) -> Iterator[None]:
     except OSError as error:
         reason = f"{error.strerror or error}; free some space there"
         raise EdgeLslaError("cannot write the build's files", place, reason) from error
+
+
+def _sweep(place: Path) -> None:
+    """Remove what builds left that a power cut ended."""
+    for folder in place.glob(f"{WORK}*"):
+        with contextlib.suppress(OSError):  # somebody else's, or another process was quicker
+            status = folder.lstat()
+            if status.st_uid == os.geteuid() and time.time() - status.st_mtime > LEFTOVER_SECONDS:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _check_operators(outline: Outline, settings: BuildSettings) -> list[str]:

@@ -15,7 +15,6 @@ class EngineFacts:
         backend: "tensorrt" or "tensorrt-rtx".
         version: of TensorRT.
         targets: compute capabilities, "sm86"; empty for tensorrt, which builds for this machine's GPU.
-        device: what the caller said the engine is tied to.
         profiles: smallest, best-served and largest batch of each.
         inputs, outputs: name to [data type, sizes], -1 where free.
         layers: of the parsed network, before TensorRT fuses them: type to data type of the output to count.
@@ -28,13 +27,11 @@ class EngineFacts:
         workspace_bytes: the limit set; None for TensorRT's own.
         timing_cache: "none", "new", "reused" or "replaced" (it was unusable).
         notices: sentences for the user.
-        reused: whether an earlier, interrupted run had finished it.
     """
 
     backend: str
     version: str
     targets: tuple[str, ...]
-    device: str
     profiles: tuple[tuple[int, int, int], ...]
     inputs: dict[str, list[Any]]
     outputs: dict[str, list[Any]]
@@ -50,7 +47,6 @@ class EngineFacts:
     workspace_bytes: int | None
     timing_cache: str
     notices: tuple[str, ...] = ()
-    reused: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Return it for JSON."""

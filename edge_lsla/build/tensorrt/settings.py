@@ -35,7 +35,6 @@ class BuildSettings:
     optimisation_level: int = field(default=3, metadata={"help": "0 builds fastest, 5 runs fastest; rtx ignores it"})
     timing_cache: Path | None = field(default=None, metadata={"help": "tensorrt: measurements kept between builds"})
     plugin_library: Path | None = field(default=None, metadata={"help": "tensorrt: this project's plugin"})
-    device: str = field(default="", metadata={"help": "tensorrt: what the engine is tied to; part of its identity"})
 
     def __post_init__(self) -> None:
         if self.backend not in BACKENDS:
@@ -55,8 +54,6 @@ class BuildSettings:
                 why = "its networks take no plugins" if name == "plugin_library" else "it measures nothing"
                 raise UsageError(f"tensorrt-rtx takes no {name}: {why}", name, "leave it out, or use tensorrt")
             object.__setattr__(self, name, Path(value))
-        if not isinstance(self.device, str):
-            raise UsageError("device is not text", "device", "correct it")
 
     @property
     def largest_batch(self) -> int:
@@ -100,11 +97,6 @@ class BuildSettings:
                     "give the smallest, the best-served and the largest batch",
                 )
         object.__setattr__(self, "profiles", tuple(tuple(profile) for profile in profiles))
-
-
-def batch_profiles(largest: int) -> tuple[tuple[int, int, int], ...]:
-    """Return the profile of an engine for batches from 1 to `largest`, best at half of that."""
-    return ((1, max(1, largest // 2), largest),)
 
 
 def _whole(name: str, value: object, low: int, high: int) -> None:

@@ -74,7 +74,6 @@ def build(folder: Path, send: Send) -> dict[str, Any]:
         "backend": settings.backend,
         "version": flavour.version,
         "targets": settings.targets,
-        "device": settings.device,
         "profiles": settings.profiles,
         **types,
         **facts,
