@@ -18,7 +18,8 @@ except ImportError as missing:
     sys.exit(f"error: {missing.name} is missing: this Python; run make demo once, then use .venv/bin/python")
 
 from edge_lsla import app as field
-from edge_lsla.app import Backend, Precision, Rebuild, Threads, app
+from edge_lsla import opening
+from edge_lsla.app import app
 from edge_lsla.atomic import check_output, write_bytes
 from edge_lsla.console import progress, say, verb
 from edge_lsla.demo_verb import demo, demo_engine
@@ -35,6 +36,7 @@ from edge_lsla.engine_verbs import (
 )
 from edge_lsla.errors import UsageError
 from edge_lsla.model_verbs import model_info, train
+from edge_lsla.opening import Backend, Precision, Rebuild, Threads, opened
 from edge_lsla.sources import OPERATORS, fuse_graph, read_source, with_class_names
 from plugins.verbs import plugin_app
 
@@ -44,7 +46,7 @@ app.add_typer(plugin_app, name="plugin")
 verb(model_app, "model info")(model_info)
 verb(app, "train")(train)
 verb(app, "demo")(demo)
-field.demo_engine = demo_engine
+opening.demo_engine = demo_engine
 
 ModelName = Annotated[
     Optional[str],
@@ -271,7 +273,7 @@ def evaluate(
     pictures = load_split(data, split).matching(match)
     if not pictures.divided:
         say().print(f"{data} is not divided into splits: all of its pictures are used", style="yellow")
-    with field.opened(engine, backend, precision, threads, rebuild=rebuild, batch=batch) as model:
+    with opened(engine, backend, precision, threads, rebuild=rebuild, batch=batch) as model:
         pictures = pictures.ordered_as(model.labels)
         results = field.classify_all(model, pictures.paths, batch)
     score = Score.of(results, pictures.labels, model.labels)

@@ -9,16 +9,19 @@ import contextlib
 import re
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
+from edge_lsla import opening
 from edge_lsla.atomic import atomic_path, check_output, write_text
+from edge_lsla.benchmark_verb import benchmark
 from edge_lsla.bundle_verbs import bundle_app
 from edge_lsla.console import progress, run, say, verb
 from edge_lsla.errors import AccuracyError, ImageError, MissingComponentError, SourceError, UsageError
+from edge_lsla.opening import Backend, Engine, Precision, Rebuild, Threads, opened
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,52 +39,9 @@ infer = typer.Typer(help="Name what is in a picture, a folder, a video or before
 app.add_typer(infer, name="infer")
 app.add_typer(bundle_app, name="bundle")
 
-Engine = Annotated[Optional[Path], typer.Option("--engine", "-e", help="A bundle; default: the demo bundle.")]
-Precision = Annotated[Optional[str], typer.Option(help="fp32, fp16 or int8; default: the bundle's preferred one.")]
-Backend = Annotated[str, typer.Option(help="auto, tensorrt, tensorrt-rtx or onnxruntime.")]
-Threads = Annotated[Optional[int], typer.Option(help="CPU threads of one inference; default: all cores.")]
 Top = Annotated[int, typer.Option(min=1, help="How many classes to name.")]
 Output = Annotated[Optional[Path], typer.Option("--output", "-o", help="Write an annotated copy here.")]
-Rebuild = Annotated[
-    bool, typer.Option(help="Build an engine for this device, once, where the bundle has a graph and none that fits.")
-]
 MinConfidence = Annotated[float, typer.Option(min=0, max=1, help="Below it the label is 'unknown'.")]
-
-# cli.py puts a function here that builds the demo bundle; an installation without the toolkit has none.
-demo_engine: Callable[[], Path] | None = None
-
-
-@contextlib.contextmanager
-def opened(
-    engine: Path | None,
-    backend: str,
-    precision: str | None,
-    threads: int | None,
-    *,
-    rebuild: bool = True,
-    batch: int = 1,
-) -> Iterator[Model]:
-    """Open a bundle, or the demo bundle where none is named, and say what will run."""
-    from edge_lsla.engine_building import rebuild_here
-    from edge_lsla.runner.model import load
-
-    if engine is None:
-        if demo_engine is None:
-            raise MissingComponentError(
-                "no bundle is named and the demo bundle is only in a checkout", "--engine", "give --engine NAME.lsla"
-            )
-        engine = demo_engine()
-    building = rebuild_here if rebuild else None
-    with load(engine, backend=backend, precision=precision, threads=threads, batch=batch, rebuild=building) as model:
-        facts = model.describe()
-        for why in model.passed_over:
-            say().print(f"not {why}", style="yellow")
-        say().print(
-            f"{engine.name}: {model.manifest.name}, {facts['precision']} on {facts['backend']} {facts['version']}, "
-            f"{len(model.labels)} classes",
-            style="dim",
-        )
-        yield model
 
 
 @verb(infer, "infer image")
@@ -289,6 +249,9 @@ def selftest(
     }
 
 
+verb(app, "benchmark")(benchmark)
+
+
 @verb(app, "doctor")
 def doctor() -> dict[str, Any]:
     """Check what this machine has, and say what to do about what it lacks."""
@@ -432,4 +395,4 @@ def _write_table(path: Path, results: list[Any]) -> None:
 
 def main() -> None:
     """Run the console script."""
-    run(app, "" if demo_engine else "; training and building are in a checkout: python cli.py")
+    run(app, "" if opening.demo_engine else "; training and building are in a checkout: python cli.py")

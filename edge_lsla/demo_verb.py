@@ -17,6 +17,7 @@ from edge_lsla import __version__, app
 from edge_lsla.atomic import write_bytes
 from edge_lsla.console import say
 from edge_lsla.errors import BundleError, EdgeLslaError, UsageError
+from edge_lsla.opening import opened
 from edge_lsla.timing import medians_ms
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def demo(
     rows, answers, models = [], {}, {}
     with contextlib.ExitStack() as stack:
         for precision in ("fp32", "int8"):
-            model = models[precision] = stack.enter_context(app.opened(bundle, "auto", precision, None))
+            model = models[precision] = stack.enter_context(opened(bundle, "auto", precision, None))
             answers[precision] = app.classify_all(model, held_out.paths, 1)
         size = models["fp32"].preprocessing.image_size
         image = np.zeros((1, 3, size, size), np.float32)

@@ -90,6 +90,23 @@ def demo_results(rows: Sequence[Mapping[str, Any]], images: int) -> RenderableTy
     return table
 
 
+def latencies(rows: Sequence[Mapping[str, Any]], title: str) -> RenderableType:
+    """Lay out times of inferences."""
+    table = Table(title=title, title_justify="left")
+    for column in ("precision", "batch", "median", "90 %", "99 %", "images/s", "speed"):
+        table.add_column(column, justify="left" if column == "precision" else "right")
+    for row in rows:
+        slowest = max(other["median_ms"] for other in rows if other["batch"] == row["batch"])
+        table.add_row(
+            row["precision"],
+            str(row["batch"]),
+            *(f"{row[name]:.2f} ms" for name in ("median_ms", "p90_ms", "p99_ms")),
+            f"{row['images_per_second']:.1f}",
+            f"{slowest / row['median_ms']:.2f} x",
+        )
+    return table
+
+
 def _plain(value: object) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{name.replace('_', ' ')} {part}" for name, part in value.items())

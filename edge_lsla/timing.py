@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable, Mapping
 
 
-def medians_ms(runs: Mapping[str, Callable[[], object]], rounds: int = 100, warm_up: int = 10) -> dict[str, float]:
-    """Return each run's median time, milliseconds, measured in turn so that all of them meet the same load.
+def times_ms(runs: Mapping[str, Callable[[], object]], rounds: int = 100, warm_up: int = 10) -> dict[str, list[float]]:
+    """Return each run's times, milliseconds, measured in turn so that all of them meet the same load.
 
     Args:
         runs: name to a function that returns when its work is done.
@@ -22,4 +22,9 @@ def medians_ms(runs: Mapping[str, Callable[[], object]], rounds: int = 100, warm
             run()
             if round_ >= warm_up:
                 times[name].append(1000 * (time.perf_counter() - started))
-    return {name: statistics.median(values) for name, values in times.items()}
+    return times
+
+
+def medians_ms(runs: Mapping[str, Callable[[], object]], rounds: int = 100, warm_up: int = 10) -> dict[str, float]:
+    """Return each run's median time, milliseconds; see `times_ms`."""
+    return {name: statistics.median(values) for name, values in times_ms(runs, rounds, warm_up).items()}
