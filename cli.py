@@ -18,12 +18,14 @@ except ImportError as missing:
     sys.exit(f"error: {missing.name} is missing: this Python; run make demo once, then use .venv/bin/python")
 
 from edge_lsla import app as field
-from edge_lsla import opening
 from edge_lsla.app import app
 from edge_lsla.atomic import check_output, write_bytes
 from edge_lsla.console import progress, say, verb
-from edge_lsla.demo_verb import demo, demo_engine
-from edge_lsla.engine_verbs import (
+from edge_lsla.errors import UsageError
+from edge_lsla.sources import OPERATORS, fuse_graph, read_source, with_class_names
+from edge_lsla.verbs import opening
+from edge_lsla.verbs.demo import demo, demo_engine
+from edge_lsla.verbs.engine import (
     BundleOutput,
     EngineBatch,
     Level,
@@ -34,10 +36,8 @@ from edge_lsla.engine_verbs import (
     engine_options,
     words,
 )
-from edge_lsla.errors import UsageError
-from edge_lsla.model_verbs import model_info, train
-from edge_lsla.opening import Backend, Precision, Rebuild, Threads, opened
-from edge_lsla.sources import OPERATORS, fuse_graph, read_source, with_class_names
+from edge_lsla.verbs.model import model_info, train
+from edge_lsla.verbs.opening import Backend, Precision, Rebuild, Threads, opened
 from plugins.verbs import plugin_app
 
 model_app = typer.Typer(help="Look at model architectures.", no_args_is_help=True)

@@ -13,9 +13,10 @@ def main() -> None:
     except ImportError as error:
         print(f"error: {error.name} is missing: the command line; pip install typer rich", file=sys.stderr)
         sys.exit(3)
-    from edge_lsla import app, engine_verbs
+    from edge_lsla import app
+    from edge_lsla.verbs import engine
 
-    engine_verbs.register(app.app)
+    engine.register(app.app)
     app.main()
 
 

@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from edge_lsla import opening
 from edge_lsla.atomic import atomic_path, check_output, write_text
-from edge_lsla.benchmark_verb import benchmark
-from edge_lsla.bundle_verbs import bundle_app
 from edge_lsla.console import progress, run, say, verb
 from edge_lsla.errors import AccuracyError, ImageError, MissingComponentError, SourceError, UsageError
-from edge_lsla.opening import Backend, Engine, Precision, Rebuild, Threads, opened
+from edge_lsla.verbs import opening
+from edge_lsla.verbs.benchmark import benchmark
+from edge_lsla.verbs.bundle import bundle_app
+from edge_lsla.verbs.inspect import inspect
+from edge_lsla.verbs.opening import Backend, Engine, Precision, Rebuild, Threads, opened
 
 if TYPE_CHECKING:
     import numpy as np
@@ -212,17 +213,6 @@ def infer_camera(
         )
 
 
-@verb(app, "inspect")
-def inspect(bundle: Annotated[Path, typer.Argument(help="A bundle, NAME.lsla.")]) -> dict[str, Any]:
-    """Verify a bundle and print its passport."""
-    from edge_lsla.bundle import open_bundle
-    from edge_lsla.tables import passport
-
-    with open_bundle(bundle) as opened_bundle:
-        say().print(passport(opened_bundle))
-        return {"bundle": str(bundle), "digest": opened_bundle.digest, "manifest": opened_bundle.manifest.to_dict()}
-
-
 @verb(app, "selftest")
 def selftest(
     engine: Annotated[Optional[Path], typer.Argument(help="A bundle; default: the demo bundle.")] = None,
@@ -250,6 +240,7 @@ def selftest(
 
 
 verb(app, "benchmark")(benchmark)
+verb(app, "inspect")(inspect)
 
 
 @verb(app, "doctor")

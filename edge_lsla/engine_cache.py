@@ -25,7 +25,7 @@ from edge_lsla.device import Device
 from edge_lsla.errors import EdgeLslaError, UsageError
 
 VARIABLE = "EDGE_LSLA_ENGINE_CACHE"
-FORMAT = 1  # of the entries, and of the key
+FORMAT = 2  # of the entries, and of the key
 LIMIT_BYTES = 2 * 2**30  # about twenty engines of vit_lsla_t
 LARGEST_FACTS = 2**20
 

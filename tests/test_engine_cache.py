@@ -86,7 +86,7 @@ CHANGED = {
     "optimisation_level": 4,
     "targets": (),
     "edge_lsla": "99",
-    "format": 2,
+    "format": 3,
 }
 
 

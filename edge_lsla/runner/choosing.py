@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -77,7 +78,7 @@ def _start(bundle: Bundle, backend: str, request: Request) -> tuple[Artifact, Ru
     if backend == "onnxruntime":
         artifact = bundle.artifact(backend, request.precision)
         return artifact, OnnxRuntimeRunner(
-            bundle.read(artifact), threads=request.threads, where=f"{bundle.path}: {artifact.name}"
+            functools.partial(bundle.read, artifact), threads=request.threads, where=f"{bundle.path}: {artifact.name}"
         )
     bundle.artifact(backend, request.precision)  # says what the bundle holds, where it has nothing for this backend
     device = describe_device()

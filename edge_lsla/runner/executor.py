@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_lsla.errors import EdgeLslaError, UsageError
-from edge_lsla.runner.batches import split
+from edge_lsla.runner.batches import Part, split
 from edge_lsla.runner.gpu import DeviceMemory, Engine, Gpu, HostMemory, Stream
 from edge_lsla.runner.lanes import Lanes
 from edge_lsla.runner.latency import Latency, Percentiles
+from edge_lsla.runner.profile import check_profile
 
 WARM_UP = 3  # executions of each best batch at load: libraries load code, clocks rise
 MOST_REPEATS = 1_000_000
@@ -53,6 +54,7 @@ class Executor:
                 made.callback(engine.close)
                 self.image_size, self.classes, self.profiles = engine.image_size, engine.classes, engine.profiles
                 self.activation_bytes = engine.activation_bytes
+                self._engine = engine
                 self._make_buffers(made, engine)
                 self._lanes = Lanes(
                     engine, self._stream, self._images, self._logits, self._activations,
@@ -128,18 +130,15 @@ class Executor:
         for name, value, least in (("batch", batch, 1), ("repeats", repeats, 1), ("warm_up", warm_up, 0)):
             if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= MOST_REPEATS:
                 raise UsageError(f"{name} is not a number from {least} to {MOST_REPEATS}", name, "correct it")
-        parts = split(batch, self.profiles)
-        if len(parts) != 1 or parts[0].batch != batch:
-            taken = ", ".join(f"{profile.smallest} to {profile.largest}" for profile in self.profiles)
-            raise UsageError(f"the engine takes no batch of {batch} in one go", self._where, f"it takes {taken}")
+        part = self._whole(batch)
         zeros = np.zeros((batch, 3, self.image_size, self.image_size), np.float32)
         logits = np.empty((batch, self.classes), np.float32)
         device, host = [], []
         with self._entered(), self._settled_on_failure():
-            lane = self._lanes.take(parts[0])
+            lane = self._lanes.take(part)
             lane.run()
             self._stream.synchronise()
-            lane = self._lanes.take(parts[0])  # captured now, if it can be
+            lane = self._lanes.take(part)  # captured now, if it can be
             for round_ in range(warm_up + repeats):
                 started = time.perf_counter()
                 self._put(zeros, batch)
@@ -150,6 +149,36 @@ class Executor:
                     device.append(milliseconds)
                     host.append(1000 * (ended - started))
         return Latency(batch, repeats, lane.has_graph, Percentiles.of(device), Percentiles.of(host))
+
+    def profile(self, images: NDArray[np.float32], repeats: int) -> list[list[tuple[str, float]]]:
+        """Measure layers for images float32 [N, 3, S, S], in an execution of its own and without a CUDA graph.
+
+        Returns:
+            For each inference, (layer, milliseconds) as the engine reports them.
+
+        Raises:
+            UsageError: no profile takes this batch in one execution, or `repeats` cannot be used.
+        """
+        check_profile(len(images), repeats)
+        part = self._whole(len(images))
+        with self._entered():
+            execution = self._engine.execution(part, self._images, self._logits, self._activations, self._stream)
+            try:
+                self._put(images, part.batch)
+                self._stream.copy_in(self._images, self._host_images.array[: part.batch])
+                return [execution.profile() for _ in range(WARM_UP + repeats)][WARM_UP:]
+            finally:
+                self._settle()  # also when it failed: what is freed next may still be used
+                execution.close()
+
+    def layers(self) -> str:
+        """Return what the engine says of its layers, JSON.
+
+        Raises:
+            UsageError: the executor is closed.
+        """
+        with self._entered():
+            return self._engine.layers()
 
     def memory(self) -> dict[str, int | None]:
         """Return memory in bytes, JSON-ready; `free` and `total` of the GPU are None once this is closed."""
@@ -177,6 +206,18 @@ class Executor:
                 self._open = False
                 with self._gpu.current():
                     self._made.close()
+
+    def _whole(self, batch: int) -> Part:
+        """Return the one execution that takes a batch.
+
+        Raises:
+            UsageError: there is none.
+        """
+        parts = split(batch, self.profiles)
+        if len(parts) != 1 or parts[0].batch != batch:
+            taken = ", ".join(f"{profile.smallest} to {profile.largest}" for profile in self.profiles)
+            raise UsageError(f"the engine takes no batch of {batch} in one go", self._where, f"it takes {taken}")
+        return parts[0]
 
     @contextlib.contextmanager
     def _entered(self) -> Any:

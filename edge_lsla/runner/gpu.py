@@ -124,6 +124,10 @@ class Execution(Protocol):
         """Start one inference on the stream that it was made for."""
         ...
 
+    def profile(self) -> list[tuple[str, float]]:
+        """Run one inference, wait for it, and return (layer, milliseconds) in the engine's order."""
+        ...
+
     def no_graph(self) -> str | None:
         """Return why it cannot be captured; None: it can."""
         ...
@@ -152,6 +156,10 @@ class Engine(Protocol):
         self, part: Part, images: DeviceMemory, logits: DeviceMemory, activations: DeviceMemory | None, stream: Stream
     ) -> Execution:
         """Make an execution; those that share memory must not run at the same time."""
+        ...
+
+    def layers(self) -> str:
+        """Return what it says of its layers, JSON; see `inspection.read_layers`."""
         ...
 
     def close(self) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import contextlib
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_lsla.errors import CompatibilityError, EdgeLslaError, GraphError, MissingComponentError, UsageError
+from edge_lsla.runner.profile import LayerTime
 
 # One MatMulInteger of a (uint8) and b (int8), as ONNX, so that the runner needs no onnx; a test writes it again.
 PRODUCT = base64.b64decode(
@@ -25,7 +27,7 @@ class OnnxRuntimeRunner:
     """Runs a final ONNX model on the CPU; see `edge_lsla.runner.protocol.Runner`.
 
     Args:
-        model: the serialised ONNX file.
+        model: the serialised ONNX file, which is kept for `profile`; or a function that reads it, called again then.
         threads: of one inference; None: as many as the process may use.
         where: named in errors.
 
@@ -37,18 +39,14 @@ class OnnxRuntimeRunner:
 
     backend = "onnxruntime"
 
-    def __init__(self, model: bytes, *, threads: int | None = None, where: object = "model") -> None:
+    def __init__(
+        self, model: bytes | Callable[[], bytes], *, threads: int | None = None, where: object = "model"
+    ) -> None:
         if threads is not None and (not isinstance(threads, int) or not 1 <= threads <= MOST_THREADS):
             raise UsageError(f"threads are a number from 1 to {MOST_THREADS}", "threads", "leave it out for all cores")
         runtime = import_onnxruntime()
-        options = runtime.SessionOptions()
-        options.log_severity_level = 4  # its errors arrive as exceptions; the log would only repeat them
-        options.intra_op_num_threads = threads or 0
-        if b"QuantizeLinear" in model and integer_products_saturate():
-            # Slower, and exact; elsewhere it would only be slower.
-            options.add_session_config_entry("session.x64quantprecision", "1")
-        with translated_errors(where):
-            self._session: Any = runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        self._model: Callable[[], bytes] | None = model if callable(model) else lambda: model
+        self._session: Any = open_session(self._model(), threads, where)
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         if [i.name for i in inputs] != ["images"] or [o.name for o in outputs] != ["logits"]:
             raise GraphError("model's inputs and outputs are not images and logits", where, "export it with `export`")
@@ -66,8 +64,29 @@ class OnnxRuntimeRunner:
         Raises:
             UsageError: the images have another shape or type, or the runner is closed.
         """
-        session, size = self._session, self.image_size
-        if session is None:
+        session = self._session
+        self._check(images)
+        with translated_errors(self._where):
+            return session.run(["logits"], {"images": images})[0]  # type: ignore[no-any-return]  # untyped library
+
+    def profile(self, images: NDArray[np.float32], repeats: int = 20) -> tuple[LayerTime, ...]:
+        """Measure each kernel for images float32 [N, 3, S, S], in a second session.
+
+        Kernels bear ONNX Runtime's names; `edge_lsla.layer_times.measure_layers` leads them back to the graph's nodes.
+
+        Raises:
+            UsageError: the images have another shape or type, `repeats` cannot be used, or the runner is closed.
+        """
+        from edge_lsla.runner.onnxruntime_profile import profile_model
+
+        model = self._model
+        self._check(images)
+        assert model is not None  # `_check` refuses a closed runner
+        return profile_model(model(), images, repeats, threads=self._threads, where=self._where).times
+
+    def _check(self, images: NDArray[np.float32]) -> None:
+        size = self.image_size
+        if self._session is None:
             raise UsageError("runner is closed", self._where, "open the bundle again")
         if images.dtype != np.float32 or images.ndim != 4 or images.shape[1:] != (3, size, size):
             raise UsageError(
@@ -75,8 +94,6 @@ class OnnxRuntimeRunner:
                 self._where,
                 f"they must be float32 [N, 3, {size}, {size}]",
             )
-        with translated_errors(self._where):
-            return session.run(["logits"], {"images": images})[0]  # type: ignore[no-any-return]  # untyped library
 
     def describe(self) -> dict[str, Any]:
         """Return the backend's version, device and settings, JSON-ready."""
@@ -84,7 +101,7 @@ class OnnxRuntimeRunner:
 
     def close(self) -> None:
         """Give back the session's memory; calling it again does nothing."""
-        self._session = None
+        self._session = self._model = None
 
     def __enter__(self) -> OnnxRuntimeRunner:
         return self
@@ -93,6 +110,33 @@ class OnnxRuntimeRunner:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def open_session(
+    model: bytes, threads: int | None, where: object, *, profile: Path | None = None, optimised: Path | None = None
+) -> Any:
+    """Make a session with the runner's options.
+
+    Args:
+        profile: what the name of a file with kernels' times is to begin with.
+        optimised: where to write the graph that will run.
+
+    Raises:
+        EdgeLslaError: ONNX Runtime refuses the model; see `translated_errors`.
+    """
+    runtime = import_onnxruntime()
+    options = runtime.SessionOptions()
+    options.log_severity_level = 4  # its errors arrive as exceptions; the log would only repeat them
+    options.intra_op_num_threads = threads or 0
+    if b"QuantizeLinear" in model and integer_products_saturate():
+        # Slower, and exact; elsewhere it would only be slower.
+        options.add_session_config_entry("session.x64quantprecision", "1")
+    if profile is not None:
+        options.enable_profiling, options.profile_file_prefix = True, str(profile)
+    if optimised is not None:
+        options.optimized_model_filepath = str(optimised)
+    with translated_errors(where):
+        return runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
 @functools.lru_cache(maxsize=1)

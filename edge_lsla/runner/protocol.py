@@ -8,6 +8,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_lsla.runner.profile import LayerTime
+
 
 class Runner(Protocol):
     """Runs a model; a context manager that owns the backend's memory.
@@ -24,6 +26,10 @@ class Runner(Protocol):
 
     def run(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """Compute logits float32 [N, classes] of images float32 [N, 3, S, S]; safe to call from several threads."""
+        ...
+
+    def profile(self, images: NDArray[np.float32], repeats: int = 20) -> tuple[LayerTime, ...]:
+        """Measure each layer for images float32 [N, 3, S, S], in one batch, beside whatever else runs."""
         ...
 
     def describe(self) -> dict[str, Any]:

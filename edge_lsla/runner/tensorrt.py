@@ -9,7 +9,7 @@ the CUDA calls over a stand-in for the driver; the TensorRT calls are compared w
 | `executor`, `lanes`, `batches` | running any number of images, over those interfaces |
 | `cuda_context`, `cuda_graphs` | CUDA, through pycuda and cuda-python |
 | `tensorrt_engine` | TensorRT |
-| `latency` | what `measure` returns |
+| `latency`, `profile`, `inspection` | what `measure`, `profile` and `layers` return |
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ from numpy.typing import NDArray
 from edge_lsla.errors import GraphError, UsageError
 from edge_lsla.runner import cuda_context, tensorrt_engine
 from edge_lsla.runner.executor import Executor
+from edge_lsla.runner.inspection import EngineLayer, read_layers
 from edge_lsla.runner.latency import Latency
+from edge_lsla.runner.profile import LayerTime, medians
 from edge_lsla.runner.tensorrt_engine import RTX, TENSORRT, TensorRtEngine
 
 
@@ -84,13 +86,7 @@ class TensorRtRunner:
             UsageError: the images have another shape or type, or the runner is closed.
             EdgeLslaError: the GPU failed.
         """
-        size = self.image_size
-        if images.dtype != np.float32 or images.ndim != 4 or images.shape[1:] != (3, size, size):
-            raise UsageError(
-                f"images are {images.dtype} {list(images.shape)}",
-                self._where,
-                f"they must be float32 [N, 3, {size}, {size}]",
-            )
+        self._check_images(images)
         return self._executor.run(images)
 
     def measure(self, batch: int, repeats: int, warm_up: int = 10) -> Latency:
@@ -100,6 +96,33 @@ class TensorRtRunner:
             UsageError: the engine does not take this batch in one execution, or the runner is closed.
         """
         return self._executor.measure(batch, repeats, warm_up)
+
+    def layers(self) -> tuple[EngineLayer, ...]:
+        """Return the engine's layers, as its inspector tells them.
+
+        Raises:
+            UsageError: the runner is closed.
+            EdgeLslaError: TensorRT failed.
+        """
+        return read_layers(self._executor.layers(), self._where)
+
+    def profile(self, images: NDArray[np.float32], repeats: int = 20) -> tuple[LayerTime, ...]:
+        """Measure each layer for images float32 [N, 3, S, S], by TensorRT's profiler and without CUDA graphs.
+
+        Layers bear TensorRT's names; `LayerTime.nodes` holds the graph's, as far as the engine tells.
+
+        Raises:
+            UsageError: the images have another shape or type or are no batch of the engine, or the runner is closed.
+            EdgeLslaError: the GPU failed.
+        """
+        self._check_images(images)
+        rounds = self._executor.profile(images, repeats)
+        known = {layer.name: layer for layer in self.layers()}
+        times = []
+        for name, (milliseconds, calls) in medians(rounds).items():
+            layer = known.get(name, EngineLayer(name))
+            times.append(LayerTime(name, layer.kind, layer.precision, milliseconds, calls, layer.nodes))
+        return tuple(times)
 
     def describe(self) -> dict[str, Any]:
         """Return the backend's version, device, graphs and memory, JSON-ready."""
@@ -113,6 +136,15 @@ class TensorRtRunner:
             "graph_batches": list(executor.graph_batches),
             "memory_bytes": {"engine_file": self._plan_bytes, **executor.memory()},
         }
+
+    def _check_images(self, images: NDArray[np.float32]) -> None:
+        size = self.image_size
+        if images.dtype != np.float32 or images.ndim != 4 or images.shape[1:] != (3, size, size):
+            raise UsageError(
+                f"images are {images.dtype} {list(images.shape)}",
+                self._where,
+                f"they must be float32 [N, 3, {size}, {size}]",
+            )
 
     def close(self) -> None:
         """Give back the GPU's memory, once the execution in progress is done; calling it again does nothing."""

@@ -161,6 +161,26 @@ class TensorRtEngine:
             if not context.execute_async_v3(stream.handle):
                 raise self._failure("computing")
 
+    def layers(self) -> str:
+        """Return what the engine inspector says, JSON; see `inspection.read_layers`."""
+        trt = self._flavour.module
+        with self._translated("inspecting the engine"):
+            inspector = self._engine.create_engine_inspector()
+            return str(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
+
+    def attach_profiler(self, context: Any, reports: list[tuple[str, float]]) -> None:
+        """Let a context report each layer's milliseconds to a list, when it is asked to."""
+        with self._translated("attaching the profiler"):
+            context.profiler = make_profiler(self._flavour.module, reports)
+            # True by default: then starting an inference waits for it, and reports within.
+            context.enqueue_emits_profile = False
+
+    def report_times(self, context: Any) -> None:
+        """Let a context report its last inference, which is done, to the list of `attach_profiler`."""
+        with self._translated("profiling"):
+            if not context.report_to_profiler():
+                raise self._failure("profiling")
+
     def no_graph(self, context: Any, stream: Stream) -> str | None:
         """Return why a context cannot be captured; only TensorRT for RTX knows before it is tried."""
         if self._flavour.names_targets and not context.is_stream_capturable(stream.handle):
@@ -248,15 +268,41 @@ class TensorRtEngine:
         )  # fmt: skip
 
 
+def make_profiler(trt: Any, reports: list[tuple[str, float]]) -> Any:
+    """Return a trt.IProfiler that appends (layer, milliseconds)."""
+
+    class Profiler(trt.IProfiler):  # type: ignore[misc]  # the base exists once TensorRT is loaded
+        def __init__(self) -> None:
+            super().__init__()  # pybind11 refuses an object whose base was not made
+
+        def report_layer_time(self, layer_name: str, ms: float) -> None:
+            reports.append((layer_name, float(ms)))
+
+    return Profiler()
+
+
 class TensorRtExecution:
     """An execution context; see `edge_lsla.runner.gpu.Execution`."""
 
     def __init__(self, engine: TensorRtEngine, context: Any, stream: Stream) -> None:
         self._engine, self._context, self._stream = engine, context, stream
+        self._reports: list[tuple[str, float]] | None = None  # a profiler's, once there is one
 
     def enqueue(self) -> None:
         """Start an inference."""
         self._engine.enqueue(self._context, self._stream)
+
+    def profile(self) -> list[tuple[str, float]]:
+        """Run one inference, wait for it, and return (layer, milliseconds) as TensorRT reports them."""
+        owner = self._engine
+        if self._reports is None:
+            self._reports = []
+            owner.attach_profiler(self._context, self._reports)
+        self._reports.clear()
+        owner.enqueue(self._context, self._stream)
+        self._stream.synchronise()
+        owner.report_times(self._context)
+        return [*self._reports]
 
     def no_graph(self) -> str | None:
         """Return why it cannot be captured."""

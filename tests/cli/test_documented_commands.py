@@ -19,7 +19,9 @@ def commands() -> list[tuple[str, str]]:
     for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))):
         text = page.read_text(encoding="utf-8")
         blocks = "\n".join(re.findall(r"```sh\n(.*?)```", text, re.DOTALL))
-        lines = re.findall(r"(?m)^(?:python cli\.py|edge-lsla) (.*)", blocks) + re.findall(r"`python cli\.py (.*?)`", text)
+        lines = re.findall(r"(?m)^(?:python cli\.py|edge-lsla) (.*)", blocks) + re.findall(
+            r"`python cli\.py (.*?)`", text
+        )
         found += [(page.name, line.split(" #")[0]) for line in lines]
     return found
 

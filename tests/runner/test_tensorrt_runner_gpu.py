@@ -167,3 +167,26 @@ def test_a_damaged_engine_is_refused_and_leaves_nothing(backend: str, engine: by
         with pytest.raises(CompatibilityError, match="build it again"):
             TensorRtRunner(damaged, backend)
     assert free_bytes() >= before - 2**21
+
+
+def test_the_inspector_tells_the_layers(runner: TensorRtRunner) -> None:
+    layers = runner.layers()
+    assert layers
+    assert all(layer.name for layer in layers)
+    if any(layer.kind for layer in layers):  # built with details
+        assert any(layer.precision == "fp32" for layer in layers)
+        assert any(layer.outputs for layer in layers)
+
+
+def test_times_are_of_the_layers_that_the_inspector_tells(runner: TensorRtRunner) -> None:
+    given = pictures(4)
+    before, free = runner.run(given), free_bytes()
+    times = runner.profile(given, repeats=20)
+    told = {layer.name for layer in runner.layers()}
+    assert {time.name for time in times} & told
+    assert all(time.milliseconds >= 0 for time in times)
+    assert sum(time.milliseconds for time in times) > 0
+    np.testing.assert_array_equal(runner.run(given), before)
+    assert free_bytes() >= free - 2**21
+    with pytest.raises(UsageError, match="no batch of 9"):
+        runner.profile(pictures(9))

@@ -8,4 +8,6 @@
 | `network` | parse, configure, compile, and what the parsed network says of its types |
 | `memory` | the forecast, and what is free |
 | `outline` | an ONNX file's inputs, outputs and operators, read without the onnx package |
+| `nodes`, `weights` | its nodes with what they read, and its weights, for `inspect` |
+| `protobuf` | the encoding that these read |
 """

@@ -102,6 +102,7 @@ def build(compilation: Compilation, settings: BuildSettings, monitor: Any) -> tu
     config = builder.create_builder_config()
     config.builder_optimization_level = settings.optimisation_level
     config.progress_monitor = monitor
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # so that `inspect` can tell an engine's layers
     limit = workspace_bytes(settings)
     if limit is not None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, limit)

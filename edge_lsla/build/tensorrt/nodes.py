@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from edge_lsla.build.tensorrt.outline import _fields, _message, _node, _text
+from edge_lsla.build.tensorrt.outline import read_node
+from edge_lsla.build.tensorrt.protobuf import read_fields, read_message, read_text
 from edge_lsla.errors import GraphError
 
 _GRAPH, _FUNCTION = 7, 25  # of ModelProto
@@ -34,9 +35,11 @@ def read_nodes(data: bytes) -> tuple[TensorNode, ...]:
         GraphError: not an ONNX model, or cut short.
     """
     try:
-        for number, value in _fields(memoryview(data)):
+        for number, value in read_fields(memoryview(data)):
             if number == _GRAPH:
-                return tuple(_tensor_node(_message(node)) for kind, node in _fields(_message(value)) if kind == 1)
+                return tuple(
+                    _tensor_node(read_message(node)) for kind, node in read_fields(read_message(value)) if kind == 1
+                )
     except (ValueError, UnicodeDecodeError) as error:
         raise GraphError("the ONNX file is corrupt or cut short", str(error), "export it again") from error
     raise GraphError("this is not an ONNX model", "it holds no graph", "give the file that `export` wrote")
@@ -50,10 +53,12 @@ def read_functions(data: bytes) -> dict[tuple[str, str], int]:
     """
     found = {}
     try:
-        for number, value in _fields(memoryview(data)):
+        for number, value in read_fields(memoryview(data)):
             if number == _FUNCTION:
-                body = _message(value)
-                found[_text(body, 10), _text(body, 1)] = sum(kind == _FUNCTION_NODE for kind, _ in _fields(body))
+                body = read_message(value)
+                found[read_text(body, 10), read_text(body, 1)] = sum(
+                    kind == _FUNCTION_NODE for kind, _ in read_fields(body)
+                )
     except (ValueError, UnicodeDecodeError) as error:
         raise GraphError("the ONNX file is corrupt or cut short", str(error), "export it again") from error
     return found
@@ -67,8 +72,8 @@ def name_bodies(data: bytes) -> bytes:
     """
     try:
         parts: list[bytes | memoryview] = []
-        for number, value in _fields(memoryview(data)):
-            parts += _encode(number, _named(_message(value)) if number == _FUNCTION else value)
+        for number, value in read_fields(memoryview(data)):
+            parts += _encode(number, _named(read_message(value)) if number == _FUNCTION else value)
         return b"".join(parts)
     except (ValueError, UnicodeDecodeError) as error:
         raise GraphError("the ONNX file is corrupt or cut short", str(error), "export it again") from error
@@ -77,12 +82,12 @@ def name_bodies(data: bytes) -> bytes:
 def _named(function: memoryview) -> bytes:
     parts: list[bytes | memoryview] = []
     count = 0
-    for number, value in _fields(function):
+    for number, value in read_fields(function):
         if number != _FUNCTION_NODE:
             parts += _encode(number, value)
             continue
         # Of a field that comes twice the last counts, so a name is given by adding one.
-        parts += _encode(number, b"".join([_message(value), *_encode(_NAME, f"body_{count}".encode())]))
+        parts += _encode(number, b"".join([read_message(value), *_encode(_NAME, f"body_{count}".encode())]))
         count += 1
     return b"".join(parts)
 
@@ -103,9 +108,9 @@ def _varint_bytes(value: int) -> bytes:
 
 
 def _tensor_node(node: memoryview) -> TensorNode:
-    head = _node(node)
+    head = read_node(node)
     tensors: dict[int, list[str]] = {1: [], 2: []}
-    for number, value in _fields(node):
+    for number, value in read_fields(node):
         if number in tensors:
-            tensors[number].append(str(_message(value), "utf-8"))
+            tensors[number].append(str(read_message(value), "utf-8"))
     return TensorNode(head.name, head.domain, head.operator, tuple(tensors[1]), tuple(tensors[2]))

@@ -6,14 +6,13 @@ takes an empty or foreign one for a model without layers. Source of the field nu
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
+from edge_lsla.build.tensorrt.protobuf import read_fields, read_message, read_number, read_text
 from edge_lsla.errors import GraphError
 
 FLOAT = 1  # TensorProto.DataType
 _EXTERNAL = 1  # TensorProto.DataLocation
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
 @dataclass(frozen=True)
@@ -66,27 +65,29 @@ def read_outline(data: bytes) -> Outline:
     initialisers = set()
     try:
         later = []
-        for number, value in _fields(memoryview(data)):
+        for number, value in read_fields(memoryview(data)):
             if number == 7:
-                graph = _message(value)
+                graph = read_message(value)
             elif number == 25:
-                body = _message(value)
-                functions.add((_text(body, 10), _text(body, 1)))
-                later += [_node(_message(node)) for kind, node in _fields(body) if kind == 7]
+                body = read_message(value)
+                functions.add((read_text(body, 10), read_text(body, 1)))
+                later += [read_node(read_message(node)) for kind, node in read_fields(body) if kind == 7]
             elif number == 8:
-                domains.add(_text(_message(value), 1))
-        for number, value in _fields(graph) if graph is not None else ():
+                domains.add(read_text(read_message(value), 1))
+        for number, value in read_fields(graph) if graph is not None else ():
             if number == 1:
-                nodes.append(_node(_message(value)))
+                nodes.append(read_node(read_message(value)))
             elif number == 5:
-                weight = _message(value)
-                if _number(weight, 14) == _EXTERNAL:
-                    raise GraphError("the graph keeps weights in other files", _text(weight, 8), "save it as one file")
-                initialisers.add(_text(weight, 8))
+                weight = read_message(value)
+                if read_number(weight, 14) == _EXTERNAL:
+                    raise GraphError(
+                        "the graph keeps weights in other files", read_text(weight, 8), "save it as one file"
+                    )
+                initialisers.add(read_text(weight, 8))
             elif number == 11:
-                inputs.append(_tensor(_message(value)))
+                inputs.append(_tensor(read_message(value)))
             elif number == 12:
-                outputs.append(_tensor(_message(value)))
+                outputs.append(_tensor(read_message(value)))
     except (ValueError, UnicodeDecodeError) as error:
         raise GraphError("the ONNX file is corrupt or cut short", str(error), "export it again") from error
     # The version of the standard operators comes last in a file: without it the end is missing.
@@ -126,80 +127,31 @@ def check_border(outline: Outline, largest_batch: int, smallest_batch: int) -> N
         )
 
 
-def _fields(message: memoryview) -> Iterator[tuple[int, memoryview | int]]:
-    """Yield (field number, value) of a message."""
-    at, end = 0, len(message)
-    while at < end:
-        key, at = _varint(message, at)
-        number, kind = key >> 3, key & 7
-        if not number:
-            raise ValueError(f"field 0 at byte {at}")
-        if kind == _VARINT:
-            value, at = _varint(message, at)
-            yield number, value
-            continue
-        if kind == _BYTES:
-            size, at = _varint(message, at)
-        elif kind in (_FIXED64, _FIXED32):
-            size = 8 if kind == _FIXED64 else 4
-        else:
-            raise ValueError(f"wire type {kind} at byte {at}")
-        if at + size > end:
-            raise ValueError(f"{at + size - end} bytes are missing")
-        yield number, message[at : at + size]
-        at += size
-
-
-def _varint(message: memoryview, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        if at >= len(message) or shift > 63:
-            raise ValueError(f"a number breaks off at byte {at}")
-        byte = message[at]
-        value |= (byte & 0x7F) << shift
-        at, shift = at + 1, shift + 7
-        if byte < 0x80:
-            return value, at
-
-
-def _message(value: memoryview | int) -> memoryview:
-    if isinstance(value, int):
-        raise ValueError("a number where a message belongs")
-    return value
-
-
-def _text(message: memoryview, wanted: int) -> str:
-    return next((str(_message(value), "utf-8") for number, value in _fields(message) if number == wanted), "")
-
-
-def _number(message: memoryview, wanted: int) -> int:
-    return next((value for number, value in _fields(message) if number == wanted and isinstance(value, int)), 0)
-
-
-def _node(node: memoryview) -> Node:
-    domain = _text(node, 7)
-    return Node("" if domain == "ai.onnx" else domain, _text(node, 4), _text(node, 3))
+def read_node(node: memoryview) -> Node:
+    """Read a NodeProto."""
+    domain = read_text(node, 7)
+    return Node("" if domain == "ai.onnx" else domain, read_text(node, 4), read_text(node, 3))
 
 
 def _tensor(info: memoryview) -> Tensor:
     element, shape = 0, []
-    for number, kind in _fields(info):
+    for number, kind in read_fields(info):
         if number != 2:
             continue
-        for which, tensor in _fields(_message(kind)):
+        for which, tensor in read_fields(read_message(kind)):
             if which != 1:  # a sequence, map or optional
                 continue
-            element = _number(_message(tensor), 1)
-            dimensions = [_message(value) for field, value in _fields(_message(tensor)) if field == 2]
+            element = read_number(read_message(tensor), 1)
+            dimensions = [read_message(value) for field, value in read_fields(read_message(tensor)) if field == 2]
             for dimension in dimensions:
-                for field, size in _fields(dimension):
+                for field, size in read_fields(dimension):
                     if field == 1:
-                        shape.append(_size(_message(size)))
-    return Tensor(_text(info, 1), element, tuple(shape))
+                        shape.append(_size(read_message(size)))
+    return Tensor(read_text(info, 1), element, tuple(shape))
 
 
 def _size(dimension: memoryview) -> int | str:
-    for number, value in _fields(dimension):
+    for number, value in read_fields(dimension):
         if number == 1 and isinstance(value, int):
             return value
-    return _text(dimension, 2)
+    return read_text(dimension, 2)

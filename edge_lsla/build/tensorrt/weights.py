@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from edge_lsla.build.tensorrt.outline import _fields, _message, _number, _text, _varint
+from edge_lsla.build.tensorrt.protobuf import read_fields, read_message, read_number, read_text, read_varint
 from edge_lsla.errors import GraphError
 
 # TensorProto.DataType: name here, bits of a value (0: no fixed size).
@@ -39,10 +39,10 @@ def read_weights(data: bytes) -> tuple[Weight, ...]:
         GraphError: not an ONNX model, or cut short.
     """
     try:
-        graph = next((_message(value) for number, value in _fields(memoryview(data)) if number == 7), None)
+        graph = next((read_message(value) for number, value in read_fields(memoryview(data)) if number == 7), None)
         if graph is None:
             raise GraphError("this is not an ONNX model", "it holds no graph", "give the file that `export` wrote")
-        return tuple(_weight(_message(value)) for number, value in _fields(graph) if number == 5)
+        return tuple(_weight(read_message(value)) for number, value in read_fields(graph) if number == 5)
     except (ValueError, UnicodeDecodeError) as error:
         raise GraphError("the ONNX file is corrupt or cut short", str(error), "export it again") from error
 
@@ -59,13 +59,13 @@ def weight_totals(weights: Iterable[Weight]) -> dict[str, dict[str, int]]:
 
 def _weight(tensor: memoryview) -> Weight:
     shape: list[int] = []
-    for number, value in _fields(tensor):
+    for number, value in read_fields(tensor):
         if number == _DIMS and isinstance(value, int):
             shape.append(value)
         elif number == _DIMS:  # packed
-            packed, at = _message(value), 0
+            packed, at = read_message(value), 0
             while at < len(packed):
-                size, at = _varint(packed, at)
+                size, at = read_varint(packed, at)
                 shape.append(size)
-    element, bits = TYPES.get(_number(tensor, _TYPE), ("unknown", 0))
-    return Weight(_text(tensor, _NAME), element, tuple(shape), -(-math.prod(shape) * bits // 8))
+    element, bits = TYPES.get(read_number(tensor, _TYPE), ("unknown", 0))
+    return Weight(read_text(tensor, _NAME), element, tuple(shape), -(-math.prod(shape) * bits // 8))

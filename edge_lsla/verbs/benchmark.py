@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 
 from edge_lsla.console import say
-from edge_lsla.engine_verbs import words
 from edge_lsla.errors import UsageError
-from edge_lsla.opening import Backend, Rebuild, Threads, opened
 from edge_lsla.timing import times_ms
+from edge_lsla.verbs.engine import words
+from edge_lsla.verbs.opening import Backend, Rebuild, Threads, opened
 
 if TYPE_CHECKING:
     from edge_lsla.runner.model import Model

@@ -17,13 +17,13 @@ from edge_lsla import __version__, app
 from edge_lsla.atomic import write_bytes
 from edge_lsla.console import say
 from edge_lsla.errors import BundleError, EdgeLslaError, UsageError
-from edge_lsla.opening import opened
 from edge_lsla.timing import medians_ms
+from edge_lsla.verbs.opening import opened
 
 if TYPE_CHECKING:
     from edge_lsla.runner.model import Model
 
-DEMO = Path(__file__).resolve().parents[1] / "demo"
+DEMO = Path(__file__).resolve().parents[2] / "demo"
 DEMO_WEIGHTS = DEMO / "vit_lsla_demo.safetensors"
 
 
