@@ -3,15 +3,19 @@
 | module | offers |
 | --- | --- |
 | `settings` | `CalibrationSettings`, `QdqSettings` |
-| `measure` | `measure_folder`, `golden_pixels`: from a folder of pictures |
-| `pictures` | which pictures are taken, and how they are streamed |
+| `measure` | `measure_data`, `data_sha256`, `golden_pixels`: from a folder of pictures or a video |
+| `pictures` | `CalibrationPictures`: which pictures are taken, and how they are streamed |
+| `duplicates` | pictures that show the same as another one |
+| `likeness` | `check_pictures`: whether pictures are enough, differ, and are like those that will come |
 | `points` | `find_layers`: the layers that can run in INT8, and the tensors to measure |
-| `ranges` | `collect_ranges` |
+| `ranges` | `collect`: ranges, histograms and peaks of channels; `collect_ranges` |
+| `activations` | `Activations`: running a float graph and seeing its inner tensors |
+| `histograms` | histograms in bounded memory |
+| `calibrators` | the methods: from a histogram to a range |
 | `ranges_file` | `Ranges`: measured ranges, saved and loaded |
 | `quantise` | scales, zero points and integer weights in NumPy |
 | `qdq` | `insert_qdq`: a graph with Q/DQ nodes for one backend, and a `QdqReport` |
 | `biases` | `split_biases`: biases as nodes of their own, as ONNX Runtime's integer kernels need them |
-| `calibrators` | ONNX Runtime's calibrators, restricted to chosen tensors and to bounded memory |
 | `identity` | `model_sha256`, `DataDigest` |
 
 Each is imported by its full name; importing this package loads neither onnx nor onnxruntime.

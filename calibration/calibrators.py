@@ -1,219 +1,153 @@
-"""ONNX Runtime's calibrators, restricted to chosen tensors, silent, and with bounded memory."""
+"""From what was seen of an activation to the range that it is quantised over: one function a method."""
 
 from __future__ import annotations
 
-import contextlib
-import io
-import math
-import tempfile
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterable
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
-from onnxruntime.quantization.calibrate import (
-    EntropyCalibrater,
-    HistogramCollector,
-    MinMaxCalibrater,
-    PercentileCalibrater,
-)
 
+from calibration.histograms import Histogram
+from calibration.quantise import asymmetric_uint8, symmetric_int8
 from calibration.settings import CalibrationSettings
-from edge_lsla.errors import GraphError
 
-ENTROPY_LEVELS = 128  # positive and negative levels that the KL divergence is taken over
-SMALLEST_EXPONENT = -100  # activations below 2**-100 count as zero
-FINITE = "_finite_check"
-
-
-class _Chosen:
-    """Makes a calibrator measure the tensors it is given, instead of all inputs and outputs of some operators."""
-
-    chosen: Sequence[str]
-
-    def select_tensors_to_calibrate(self, model: onnx.ModelProto) -> tuple[Sequence[str], dict[str, Any]]:
-        graph = model.graph
-        return self.chosen, {v.name: v for v in (*graph.value_info, *graph.output, *graph.input)}
+LEVELS = 128  # of |x| in int8, over which the divergence is taken
+EMPTY = 1e-4  # values in a level that has none: ending in a gap is bad, not infinitely so
+STRIDE = 4  # bins between two thresholds that are tried: a quarter of a percent of the largest, well below a level
+SHRINKS = 2.0 ** (-np.arange(65) / 8)  # ends that are tried, of the farthest value: 9 % apart, down to 1/256 of it
 
 
-class _MinMax(_Chosen, MinMaxCalibrater):  # type: ignore[misc]  # onnxruntime has no types
-    pass
+class MovingRange:
+    """The moving average of the extremes of groups of images.
 
-
-class _Entropy(_Chosen, EntropyCalibrater):  # type: ignore[misc]
-    pass
-
-
-class _Percentile(_Chosen, PercentileCalibrater):  # type: ignore[misc]
-    pass
-
-
-class FoldingCollector(HistogramCollector):  # type: ignore[misc]
-    """Histograms whose range is a power of two and doubles by merging pairs of bins.
-
-    ONNX Runtime's own collector keeps the width of the bins of the first batch and adds bins as values grow: a first
-    batch that is nearly zero then asks for millions of bins. Here the number of bins is fixed, and the histogram
-    depends only on the values, not on how they were batched.
+    As in Jacob et al. 2018 (arXiv 1712.05877), section 3.1: average += step * (seen - average); until 1 / step groups
+    were seen it is their plain mean, so that the first group, which the average starts from, has no more weight than
+    another.
     """
 
-    def collect(self, name_to_arr: dict[str, list[NDArray[Any]]]) -> None:
-        """Add values of each tensor."""
-        for tensor, arrays in name_to_arr.items():
-            for array in arrays:
-                self._add(tensor, array)
+    def __init__(self, step: float) -> None:
+        self._step, self._groups = step, 0
+        self.range = (0.0, 0.0)
 
-    def _add(self, tensor: str, array: NDArray[Any]) -> None:
-        low, high = array.min(), array.max()
-        peak = float(max(abs(low), abs(high)))
-        exponent = max(math.frexp(peak)[1], SMALLEST_EXPONENT)  # peak < 2**exponent, strictly
-        bins = self.num_bins
-        if tensor in self.histogram_dict:
-            counts, _, old_low, old_high, threshold = self.histogram_dict[tensor]
-            low, high = min(low, old_low), max(high, old_high)
-            old_exponent = math.frexp(threshold)[1] - 1
-            for _ in range(exponent - old_exponent):
-                folded = np.zeros_like(counts)
-                folded[bins // 4 : 3 * bins // 4] = counts.reshape(-1, 2).sum(axis=1)
-                counts = folded
-            exponent = max(exponent, old_exponent)
-        else:
-            counts = np.zeros(bins, np.int64)
-        # Scaling by a power of two is exact in floating point, so the bin of a value does not depend on the batch.
-        index = np.floor(np.ldexp(array.reshape(-1), -exponent) * np.float32(bins // 2)).astype(np.int32)
-        counts = counts + np.bincount(index + bins // 2, minlength=bins)
-        threshold = math.ldexp(1.0, exponent)
-        edges = np.linspace(-threshold, threshold, bins + 1, dtype=np.float32)
-        self.histogram_dict[tensor] = (counts, edges, low, high, threshold)
+    def add(self, low: float, high: float) -> None:
+        """Take in the minimum and maximum of one group."""
+        self._groups += 1
+        weight = max(self._step, 1 / self._groups)
+        self.range = (self.range[0] + weight * (low - self.range[0]), self.range[1] + weight * (high - self.range[1]))
 
 
-class _CheckedSession:
-    """An ONNX Runtime session that refuses activations which are not finite."""
-
-    def __init__(self, session: Any) -> None:
-        self._session = session
-        self._names = [output.name for output in session.get_outputs()]
-
-    def get_inputs(self) -> Any:
-        return self._session.get_inputs()
-
-    def get_outputs(self) -> Any:
-        return self._session.get_outputs()
-
-    def run(self, names: None, feeds: dict[str, NDArray[np.float32]]) -> Any:
-        values = self._session.run(names, feeds)
-        for name, value in zip(self._names, values):
-            if name.endswith(FINITE) and not np.isfinite(value).all():
-                raise GraphError(
-                    "activations hold NaN or infinity", name[: -len(FINITE)], "check the weights and the images"
-                )
-        return values
+def range_of(histogram: Histogram, settings: CalibrationSettings) -> tuple[float, float]:
+    """Return (low, high) by the method of the settings, "moving" aside; never wider than the values themselves."""
+    if settings.method == "percentile":
+        return percentile_range(histogram, settings.percentile)
+    if settings.method == "entropy":
+        return entropy_range(histogram)
+    if settings.method == "mse":
+        return mse_range(histogram, settings.symmetric)
+    return histogram.minimum, histogram.maximum
 
 
-class _OneBatch:
-    """ONNX Runtime's data reader interface over one batch."""
+def percentile_range(histogram: Histogram, percentile: float) -> tuple[float, float]:
+    """Return the range that holds `percentile` percent of the values, as many cut off on either side.
 
-    def __init__(self, feeds: dict[str, NDArray[np.float32]]) -> None:
-        self._feeds: dict[str, NDArray[np.float32]] | None = feeds
-
-    def get_next(self) -> dict[str, NDArray[np.float32]] | None:
-        feeds, self._feeds = self._feeds, None
-        return feeds
-
-
-class Calibrator:
-    """Measures the ranges of some tensors of one graph, batch by batch; made by `open_calibrator`."""
-
-    def __init__(self, inner: Any, input_name: str) -> None:
-        self._inner, self._input = inner, input_name
-
-    def collect(self, images: NDArray[np.float32]) -> None:
-        """Run one batch; nothing of it but ranges or histograms is kept.
-
-        Raises:
-            GraphError: an activation is NaN or infinite (the message names the tensor), or the graph does not run.
-        """
-        with _silent(), _translated():
-            self._inner.collect_data(_OneBatch({self._input: images}))
-
-    def compute(self) -> dict[str, tuple[float, float]]:
-        """Return (low, high) of each tensor."""
-        with _silent():
-            data = self._inner.compute_data()
-        ranges = {}
-        for tensor, entry in data.items():
-            low, high = (float(np.asarray(value).reshape(-1)[0]) for value in entry.range_value)
-            # A percentile is given as the lower edge of its bin, which for a constant lies below the minimum.
-            ranges[tensor] = (low, max(low, high))
-        return ranges
+    Its ends are those of whole bins, so that it never holds less.
+    """
+    below = np.cumsum(histogram.counts)
+    cut = (100 - percentile) / 200 * below[-1]
+    edges = histogram.edges
+    first = np.searchsorted(below, cut, side="right")  # the first bin that is not cut off as a whole
+    last = np.searchsorted(below, below[-1] - cut, side="left")
+    return _within(histogram, edges[first], edges[last + 1])
 
 
-@contextlib.contextmanager
-def open_calibrator(
-    graph: onnx.ModelProto, tensors: Sequence[str], settings: CalibrationSettings
-) -> Iterator[Calibrator]:
-    """Give a calibrator for `tensors` of a graph without model-local functions; its files are removed afterwards."""
-    with tempfile.TemporaryDirectory(prefix="edge-lsla-calibration-") as folder:
-        with _silent(), _translated():
-            inner = _open(_with_finite_checks(graph, tensors), tensors, settings, Path(folder))
-        yield Calibrator(inner, graph.graph.input[0].name)
+def entropy_range(histogram: Histogram) -> tuple[float, float]:
+    """Return the range whose 8-bit form loses the least information about |x|.
+
+    Szymon Migacz, "8-bit Inference with TensorRT", GPU Technology Conference 2017: for each threshold T, P is the
+    histogram of |x| up to T with everything above added to its last bin, and Q the same without that, merged into 128
+    levels and spread evenly over those bins of each level that are not empty. T has the smallest Kullback-Leibler
+    divergence of Q from P; where several have it, the largest T. The bin at zero is made as full as the one beside it,
+    as NVIDIA's pytorch-quantization does: a ReLU's zeros are exact in any range, and would outweigh all else.
+    """
+    if histogram.minimum == histogram.maximum == 0:
+        return 0.0, 0.0
+    half = len(histogram.counts) // 2
+    counts = (histogram.counts[half:] + histogram.counts[:half][::-1]).astype(np.float64)
+    counts[0] = counts[1]
+    top = max(LEVELS, int(np.flatnonzero(counts)[-1]) + 1)
+    total = counts.sum()
+    best, threshold = np.inf, top
+    for bins in range(top, LEVELS - 1, -STRIDE):
+        p = counts[:bins].copy()
+        p[-1] += counts[bins:].sum()
+        divergence = _divergence(p / total, counts[:bins])
+        if divergence < best:
+            best, threshold = divergence, bins
+    limit = threshold * histogram.high / half
+    return _within(histogram, -limit, limit)
 
 
-def _open(model: onnx.ModelProto, tensors: Sequence[str], settings: CalibrationSettings, folder: Path) -> Any:
-    path = folder / "graph.onnx"
-    onnx.save(model, path)
-    places = {"augmented_model_path": str(folder / "augmented.onnx")}
-    inner: Any
-    if settings.method == "minmax":
-        inner = _MinMax(path, **places)
-    elif settings.method == "entropy":
-        inner = _Entropy(path, num_bins=settings.bins, num_quantized_bins=ENTROPY_LEVELS, **places)
-    else:
-        inner = _Percentile(path, num_bins=settings.bins, percentile=settings.percentile, **places)
-    if settings.method != "minmax":
-        inner.collector = FoldingCollector(
-            settings.method, False, settings.bins, ENTROPY_LEVELS, settings.percentile, "same"
-        )
-    inner.chosen = tensors
-    inner.augment_graph()
-    inner.create_inference_session()
-    inner.infer_session = _CheckedSession(inner.infer_session)
-    return inner
+def _divergence(p: NDArray[np.float64], counts: NDArray[np.float64]) -> float:
+    """Return KL(P || Q) with Q made of `counts` in 128 levels; infinite where they are all zero."""
+    if not counts.any():
+        return float("inf")
+    starts = np.arange(LEVELS) * len(counts) // LEVELS
+    filled = p > 0
+    in_level = np.add.reduceat(counts, starts)
+    bins_filled = np.add.reduceat(filled.astype(np.float64), starts)
+    spread = np.maximum(in_level, EMPTY) / np.maximum(bins_filled, 1)
+    q = np.repeat(spread, np.diff(starts, append=len(counts)))[filled]
+    return float(np.sum(p[filled] * np.log(p[filled] / q * counts.sum())))
 
 
-def _with_finite_checks(graph: onnx.ModelProto, tensors: Sequence[str]) -> onnx.ModelProto:
-    """Add sum(0 * tensor), which is 0 or NaN: the min-max calibrator skips NaN, and would hide it."""
-    model = onnx.ModelProto()
-    model.CopyFrom(graph)
-    known = {v.name for v in (*model.graph.value_info, *model.graph.output, *model.graph.input)}
-    zero = onnx.numpy_helper.from_array(np.float32(0), "zero" + FINITE)
-    model.graph.initializer.append(zero)
-    for tensor in tensors:
-        if tensor not in known:
-            model.graph.value_info.append(onnx.helper.make_tensor_value_info(tensor, onnx.TensorProto.FLOAT, None))
-        product, total = f"{tensor}_times_zero", tensor + FINITE
-        model.graph.node.append(onnx.helper.make_node("Mul", [tensor, zero.name], [product]))
-        model.graph.node.append(onnx.helper.make_node("ReduceSum", [product], [total], keepdims=0))
-        model.graph.output.append(onnx.helper.make_tensor_value_info(total, onnx.TensorProto.FLOAT, []))
-    return model
+def mse_range(histogram: Histogram, symmetric: bool) -> tuple[float, float]:
+    """Return the range with the smallest mean squared error of quantisation to 8 bits.
+
+    The error is that of `squared_error`. Tried are ranges whose ends are the minimum and maximum times
+    2**(-k/8): both ends alike for `symmetric`, otherwise one end after the other until neither moves.
+
+    Args:
+        symmetric: int8 with zero point 0 (TensorRT); otherwise uint8 with a zero point (ONNX Runtime).
+    """
+    low, high = histogram.minimum, histogram.maximum
+
+    def best(tried: Iterable[tuple[float, float]]) -> tuple[float, float]:
+        return min(tried, key=lambda pair: squared_error(histogram, pair[0], pair[1], symmetric))
+
+    if symmetric:
+        peak = max(-low, high)
+        return best(_within(histogram, -peak * shrink, peak * shrink) for shrink in SHRINKS)
+    lows = low * SHRINKS if low < 0 else [low]
+    highs = high * SHRINKS if high > 0 else [high]
+    while True:
+        before = low, high
+        low, high = best((low, float(end)) for end in highs)
+        low, high = best((float(end), high) for end in lows)
+        if (low, high) == before:  # each step lowers the error or keeps the range, so this comes
+            return low, high
 
 
-@contextlib.contextmanager
-def _silent() -> Iterator[None]:
-    # ONNX Runtime's calibrators print; standard output belongs to the command line's --json.
-    with contextlib.redirect_stdout(io.StringIO()):
-        yield
+def squared_error(histogram: Histogram, low: float, high: float, symmetric: bool) -> float:
+    """Return the mean of (x - Q(x))² over a histogram, with Q the backend's 8-bit form of the range [low, high].
+
+    Values are taken as spread evenly in their bin, and the square is integrated exactly: in units of the scale, with
+    r = Q(u), the antiderivative of (u - r)² is r / 12 + (u - r)³ / 3, both inside the range, where r = round(u), and
+    outside, where r is the end.
+    """
+    scale, zero_point = symmetric_int8(low, high) if symmetric else asymmetric_uint8(low, high)
+    step, lowest = float(scale), -128 if symmetric else -int(zero_point)
+    filled = np.flatnonzero(histogram.counts)
+    span = slice(int(filled[0]), int(filled[-1]) + 2)
+    units = histogram.edges[span] / step
+    level = np.clip(np.rint(units), lowest, lowest + 255)
+    off = units - level
+    integral = np.diff(level / 12 + off * off * off / 3)  # a power would take ten times as long
+    counts = histogram.counts[span.start : span.stop - 1]
+    width = (histogram.high - histogram.low) / len(histogram.counts)
+    return float(counts @ integral * step**3 / width / counts.sum())
 
 
-@contextlib.contextmanager
-def _translated() -> Iterator[None]:
-    """Turn ONNX Runtime's and onnx's own errors into GraphError."""
-    try:
-        yield
-    except Exception as error:
-        if not type(error).__module__.startswith(("onnxruntime", "onnx")):
-            raise
-        lines = str(error).strip().splitlines()
-        reason = lines[0][:300] if lines else type(error).__name__
-        raise GraphError("ONNX Runtime cannot run the graph", None, f"export it again ({reason})") from error
+def _within(histogram: Histogram, low: float, high: float) -> tuple[float, float]:
+    """Cut a range to the values that were seen."""
+    smallest, largest = histogram.minimum, histogram.maximum
+    return float(min(max(low, smallest), largest)), float(max(min(high, largest), smallest))

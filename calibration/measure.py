@@ -1,20 +1,80 @@
-"""From a folder of pictures to ranges, and to the few pictures that a bundle keeps."""
+"""From pictures to ranges, and to the few pictures that a bundle keeps."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from calibration.pictures import choose_pictures, stream
-from calibration.ranges import collect_ranges
+from calibration.identity import DataDigest
+from calibration.likeness import check_pictures, describe_pictures
+from calibration.pictures import CalibrationPictures, LeftOut
+from calibration.ranges import Measured, collect
 from calibration.ranges_file import Ranges
 from calibration.settings import CalibrationSettings
-from edge_lsla.errors import DatasetError, ImageError
-from edge_lsla.preprocessing import Preprocessing, to_pixels
+from edge_lsla.errors import ImageError
+from edge_lsla.preprocessing import Preprocessing, normalise
+
+COMPARED = 512  # evaluation pictures that calibration pictures are compared with
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What measuring on pictures gave.
+
+    Attributes:
+        measured: ranges, histograms and peaks.
+        left_out: pictures that were not run, and why.
+        warnings: sentences on pictures that are few, alike, often repeated, or unlike the evaluation pictures.
+    """
+
+    measured: Measured
+    left_out: tuple[LeftOut, ...]
+    warnings: tuple[str, ...]
+
+
+def measure_data(
+    model: onnx.ModelProto,
+    preprocessing: Preprocessing,
+    data: Path,
+    images: int,
+    settings: CalibrationSettings,
+    progress: Callable[[int, int], None],
+    evaluation: Path | None = None,
+) -> Calibration:
+    """Measure ranges on up to `images` pictures of a folder, data set or video; `progress` is told (done, of).
+
+    Args:
+        evaluation: pictures such as will come, or a data set, of which the test split is taken; the calibration
+            pictures are compared with up to 512 of them.
+
+    Raises:
+        DatasetError: there is no picture that can be used.
+        ImageError: a folder cannot be read.
+        GraphError, RangesError, UsageError: see `calibration.ranges.collect`.
+        MissingComponentError: a video, and PyAV is not installed.
+    """
+    pictures = CalibrationPictures(data, images, preprocessing)
+    batches = (normalise(pixels[None], preprocessing) for pixels in pictures)
+    measured = collect(model, batches, settings, lambda done: progress(done, pictures.expected))
+    measured = dataclasses.replace(measured, ranges=dataclasses.replace(measured.ranges, requested=images))
+    compared = None
+    if evaluation is not None:
+        compared = describe_pictures(CalibrationPictures(evaluation, COMPARED, preprocessing, "test"))
+    warnings = check_pictures(pictures.described(), compared)
+    repeated = sum(one.reason == "repeated" for one in pictures.left_out)
+    if repeated > measured.ranges.images:
+        warnings += (
+            f"{repeated} pictures show the same as others and were left out, {measured.ranges.images} remain; take "
+            "them from more places and times",
+        )
+    return Calibration(measured, tuple(pictures.left_out), warnings)
 
 
 def measure_folder(
@@ -25,42 +85,33 @@ def measure_folder(
     settings: CalibrationSettings,
     progress: Callable[[int, int], None],
 ) -> tuple[Ranges, tuple[ImageError, ...]]:
-    """Measure ranges on up to `images` pictures of a folder; `progress` is told (done, of).
+    """Do as `measure_data`, and return the ranges and an error for each picture that was left out."""
+    found = measure_data(model, preprocessing, data, images, settings, progress)
+    return found.measured.ranges, tuple(ImageError(one.sentence) for one in found.left_out)
 
-    Returns:
-        The ranges, and an error for each picture that could not be read and was left out.
+
+def data_sha256(ranges: Ranges, preprocessing: Preprocessing, data: Path) -> str:
+    """Return the digest that `ranges` would have if measured on `data`, for `Ranges.check`; the pictures are read.
 
     Raises:
-        DatasetError: the folder holds no picture that can be read.
-        GraphError, RangesError, UsageError: see `collect_ranges`.
+        DatasetError, ImageError, MissingComponentError: see `measure_data`.
     """
-    paths = choose_pictures(data, images)
-    skipped: list[ImageError] = []
-    batches = stream(paths, preprocessing, skipped.append)
-    ranges = collect_ranges(model, batches, settings, lambda done: progress(done, len(paths)))
-    return ranges, tuple(skipped)
+    digest = DataDigest()
+    for pixels in CalibrationPictures(data, ranges.requested or ranges.images, preprocessing):
+        digest.update(normalise(pixels[None], preprocessing))
+    return digest.hexdigest()
 
 
 def golden_pixels(preprocessing: Preprocessing, data: Path | None, count: int) -> NDArray[np.uint8]:
     """Return the pictures of a golden set, uint8 [K, S, S, 3], K up to `count`.
 
-    They are the first that calibration takes; without a folder, noise, which tells as well whether a device computes
-    the same.
+    They are the first that calibration takes; without data, noise, which tells as well whether a device computes the
+    same.
 
     Raises:
-        DatasetError: no picture of the folder can be read.
+        DatasetError, ImageError, MissingComponentError: see `measure_data`.
     """
     if data is None:
         size = preprocessing.image_size
         return np.random.default_rng(0).integers(0, 256, (count, size, size, 3), np.uint8)
-    pixels: list[NDArray[np.uint8]] = []
-    for path in choose_pictures(data, 4 * count):
-        try:
-            pixels.append(to_pixels(path, preprocessing))
-        except ImageError:
-            continue  # measuring ranges says which pictures cannot be read
-        if len(pixels) == count:
-            break
-    if not pixels:
-        raise DatasetError("no picture to calibrate on can be read", data, "check the files")
-    return np.stack(pixels)
+    return np.stack(list(islice(CalibrationPictures(data, count, preprocessing), count)))

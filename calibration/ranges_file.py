@@ -6,20 +6,20 @@ import json
 import math
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import onnx
 
 from calibration.identity import model_sha256
-from calibration.settings import METHODS
+from calibration.settings import METHODS, CalibrationSettings
 from edge_lsla.atomic import write_text
-from edge_lsla.errors import RangesError
+from edge_lsla.errors import RangesError, UsageError
 from edge_lsla.reading import read_text
 
 FORMAT = "edge-lsla calibration ranges"
-VERSION = 1
+VERSION = 2
 AGAIN = "calibrate again"
 
 
@@ -28,10 +28,12 @@ class Ranges:
     """The range of each measured tensor, and what it was measured on.
 
     Attributes:
-        method: "minmax", "entropy" or "percentile". percentile: in percent, of that method only.
+        method: one of `calibration.settings.METHODS`.
         images: how many were run.
         model_sha256, data_sha256: see `calibration.identity`.
         ranges: tensor name to (low, high), in the tensor's own units.
+        parameters: of the method, such as {"percentile": 99.99, "bins": 4096}.
+        requested: how many images were asked for, where some were left out; from a video it decides which are taken.
 
     Raises:
         RangesError: a field has a value that cannot be right; the message names it.
@@ -42,23 +44,27 @@ class Ranges:
     model_sha256: str
     data_sha256: str
     ranges: dict[str, tuple[float, float]]
-    percentile: float | None = None
+    parameters: dict[str, float] = field(default_factory=dict)
+    requested: int | None = None
 
     def __post_init__(self) -> None:
         _check(self)
 
-    def check(self, model: onnx.ModelProto) -> None:
-        """Refuse ranges that were measured on another model.
+    def check(self, model: onnx.ModelProto, data_sha256: str | None = None) -> None:
+        """Refuse ranges that were measured on another model or, where its digest is given, on other data.
 
         Raises:
-            RangesError: the model's digest is not the recorded one.
+            RangesError: a digest is not the recorded one.
         """
-        found = model_sha256(model)
-        if found != self.model_sha256:
+        self._compare("model_sha256", model_sha256(model), "another model")
+        if data_sha256 is not None:
+            self._compare("data_sha256", data_sha256, "other data")
+
+    def _compare(self, name: str, found: str, other: str) -> None:
+        recorded = getattr(self, name)
+        if found != recorded:
             raise RangesError(
-                f"ranges belong to another model, measured on {self.model_sha256[:12]}, this is {found[:12]}",
-                "model_sha256",
-                AGAIN,
+                f"ranges belong to {other}, measured on {recorded[:12]}, this is {found[:12]}", name, AGAIN
             )
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -67,15 +73,7 @@ class Ranges:
         Raises:
             UsageError, EdgeLslaError: see `edge_lsla.atomic`.
         """
-        head = {
-            "format": FORMAT,
-            "version": VERSION,
-            "method": self.method,
-            "percentile": self.percentile,
-            "images": self.images,
-            "model_sha256": self.model_sha256,
-            "data_sha256": self.data_sha256,
-        }
+        head = {"format": FORMAT, "version": VERSION} | {name: getattr(self, name) for name in _FIELDS[2:-1]}
         lines = [f"  {json.dumps(key)}: {json.dumps(value)}" for key, value in head.items()]
         entries = [f"    {json.dumps(name)}: {json.dumps(list(pair))}" for name, pair in self.ranges.items()]
         lines.append('  "ranges": {\n' + ",\n".join(entries) + "\n  }")
@@ -106,7 +104,7 @@ class Ranges:
             raise RangesError(error.what, f"{error.where} in {where}", AGAIN) from error
 
 
-_FIELDS = ("format", "version", "method", "percentile", "images", "model_sha256", "data_sha256", "ranges")
+_FIELDS = ("format", "version", "method", "parameters", "images", "requested", "model_sha256", "data_sha256", "ranges")
 
 
 def _read(fields: Any) -> dict[str, Any]:
@@ -144,12 +142,13 @@ def _refuse(constant: str) -> float:
 def _check(ranges: Ranges) -> None:
     if ranges.method not in METHODS:
         raise RangesError(f"unknown method {ranges.method!r}", "method", AGAIN)
-    if (ranges.method == "percentile") != (ranges.percentile is not None):
-        raise RangesError(f"method {ranges.method} with percentile {ranges.percentile!r}", "percentile", AGAIN)
-    if ranges.percentile is not None and not (_finite(ranges.percentile) and 50 < ranges.percentile <= 100):
-        raise RangesError(f"not a percentage above 50: {ranges.percentile!r}", "percentile", AGAIN)
-    if isinstance(ranges.images, bool) or not isinstance(ranges.images, int) or ranges.images < 1:
-        raise RangesError(f"not a number of images: {ranges.images!r}", "images", AGAIN)
+    try:
+        CalibrationSettings(method=ranges.method, **ranges.parameters)  # type: ignore[arg-type]
+    except (TypeError, UsageError) as error:
+        raise RangesError(f"wrong parameters of the method, {error}", "parameters", AGAIN) from error
+    _check_count("images", ranges.images)
+    if ranges.requested is not None:
+        _check_count("requested", ranges.requested)
     for name in ("model_sha256", "data_sha256"):
         digest = getattr(ranges, name)
         if not isinstance(digest, str) or not re.fullmatch("[0-9a-f]{64}", digest):
@@ -159,6 +158,11 @@ def _check(ranges: Ranges) -> None:
             raise RangesError(f"range is not two finite numbers: {list(pair)}", tensor, AGAIN)
         if pair[0] > pair[1]:
             raise RangesError(f"low {pair[0]} is above high {pair[1]}", tensor, AGAIN)
+
+
+def _check_count(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise RangesError(f"not a number of images: {value!r}", name, AGAIN)
 
 
 def _finite(value: object) -> bool:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 
 from edge_lsla.errors import UsageError
 
-METHODS = ("minmax", "entropy", "percentile")
+METHODS = ("minmax", "moving", "percentile", "entropy", "mse")
 BACKENDS = ("tensorrt", "onnxruntime")
 ATTENTIONS = ("float", "int8")
+_PARAMETERS = {"moving": ("group", "step"), "percentile": ("percentile", "bins"), "entropy": ("bins",),
+               "mse": ("bins", "symmetric")}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -20,20 +21,29 @@ class CalibrationSettings:
         UsageError: a field has a value that cannot be used; the message names it.
     """
 
-    method: str = field(default="minmax", metadata={"help": "minmax, entropy or percentile"})
+    method: str = field(default="minmax", metadata={"help": ", ".join(METHODS)})
     percentile: float = field(default=99.99, metadata={"help": "part of the values kept by `percentile`, in percent"})
-    batch_size: int = field(default=4, metadata={"help": "images run at once; memory grows with it"})
-    bins: int = field(default=2048, metadata={"help": "histogram bins of `entropy` and `percentile`"})
+    batch_size: int = field(default=4, metadata={"help": "images run at once, at most `group`; memory grows with it"})
+    bins: int = field(default=4096, metadata={"help": "histogram bins"})
+    group: int = field(default=16, metadata={"help": "images whose extremes `moving` averages, in order"})
+    step: float = field(default=0.01, metadata={"help": "weight of the newest group in `moving`"})
+    symmetric: bool = field(default=False, metadata={"help": "for `mse`: int8 without a zero point, as TensorRT's"})
 
     def __post_init__(self) -> None:
         _one_of("method", self.method, METHODS)
-        number = isinstance(self.percentile, (int, float)) and not isinstance(self.percentile, bool)
-        if not number or not math.isfinite(self.percentile) or not 50 < self.percentile <= 100:
-            raise UsageError("calibration needs a percentage above 50, at most 100", "percentile", "correct it")
+        _number("percentile", self.percentile, 50, 100)
         _whole("batch_size", self.batch_size, 1, 1024)
         _whole("bins", self.bins, 256, 65536)
         if self.bins & (self.bins - 1):  # scaling by it is then exact, and bins fold in pairs around zero
             raise UsageError("the number of histogram bins is not a power of two", "bins", "correct it")
+        _whole("group", self.group, 1, 65536)
+        _number("step", self.step, 0, 1)
+        if not isinstance(self.symmetric, bool):
+            raise UsageError(f"symmetric is {self.symmetric!r}", "symmetric", "give true or false")
+
+    def parameters(self) -> dict[str, float]:
+        """Return the fields that decide the ranges of this method, images aside."""
+        return {name: getattr(self, name) for name in _PARAMETERS.get(self.method, ())}
 
 
 @dataclass(frozen=True)
@@ -66,6 +76,11 @@ class QdqSettings:
 def _one_of(name: str, value: object, known: tuple[str, ...]) -> None:
     if value not in known:
         raise UsageError(f"unknown {name} {value!r}", name, f"use one of {', '.join(known)}")
+
+
+def _number(name: str, value: object, above: float, most: float) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not above < value <= most:  # NaN too
+        raise UsageError(f"{name} {value!r} is not a number above {above}, at most {most}", name, "correct it")
 
 
 def _whole(name: str, value: object, low: int, high: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 
 import numpy as np
@@ -13,8 +14,8 @@ from onnx import helper
 
 from calibration.biases import split_biases
 from calibration.points import find_attentions, find_layers, measured_tensors
-from calibration.ranges import collect_ranges
-from calibration.settings import CalibrationSettings
+from calibration.ranges import collect, collect_ranges
+from calibration.settings import METHODS, CalibrationSettings
 from edge_lsla.errors import DatasetError, GraphError, UsageError
 
 Images = NDArray[np.float32]
@@ -54,19 +55,21 @@ def test_fused_and_plain_measure_the_same_values(
     assert a.model_sha256 != b.model_sha256
 
 
-@pytest.mark.parametrize("method", ["minmax", "percentile", "entropy"])
+@pytest.mark.parametrize("method", METHODS)
 def test_batching_changes_nothing(method: str, images: Images) -> None:
     model = classifier()
     data = np.concatenate([images, images[:, :1]], axis=1)[:, :, :8, :8]
     data[0] *= 1e-3  # a first image with tiny values, so that the histograms have to grow
-    whole = collect_ranges(model, [data], CalibrationSettings(method=method, batch_size=12, bins=512))
-    ones = collect_ranges(model, data[:, None], CalibrationSettings(method=method, batch_size=1, bins=512))
-    uneven = collect_ranges(model, [data[:5], data[5:]], CalibrationSettings(method=method, batch_size=3, bins=512))
-    for other in (ones, uneven):
-        assert other.data_sha256 == whole.data_sha256
-        # a convolution of one image may round otherwise than one of twelve, which can move a value to the next bin
-        np.testing.assert_allclose([*other.ranges.values()], [*whole.ranges.values()], rtol=5e-3, atol=5e-3)
-        assert other.ranges["images"] == whole.ranges["images"]
+    settings = CalibrationSettings(method=method, batch_size=4, bins=512, group=6)
+    whole = collect(model, [data], settings)
+    for other in (collect(model, data[:, None], settings), collect(model, [data[:5], data[5:]], settings)):
+        assert other.ranges == whole.ranges  # the very same numbers: images are run in the same fours and pairs
+        for name, histogram in whole.histograms.items():
+            np.testing.assert_array_equal(other.histograms[name].counts, histogram.counts)
+    ones = collect_ranges(model, [data], dataclasses.replace(settings, batch_size=1))
+    # a convolution of one image may round otherwise than one of four, which can move a value to the next bin
+    np.testing.assert_allclose([*ones.ranges.values()], [*whole.ranges.ranges.values()], rtol=5e-3, atol=5e-3)
+    assert ones.ranges["images"] == whole.ranges.ranges["images"]
 
 
 def test_same_images_give_the_same_ranges(fused: onnx.ModelProto, images: Images) -> None:
@@ -79,7 +82,7 @@ def test_percentile_of_a_gaussian() -> None:
     ranges = collect_ranges(identity_graph(), [data], CalibrationSettings(method="percentile", percentile=99.0))
     low, high = ranges.ranges["images"]
     assert data.min() < low < high < data.max()
-    assert ranges.percentile == 99.0
+    assert ranges.parameters == {"percentile": 99.0, "bins": 4096}
     # half a percent is cut on each side: 2.576 standard deviations, within two bins of 8 / 1024 and sampling noise
     assert low == pytest.approx(-2.576, abs=0.05)
     assert high == pytest.approx(2.576, abs=0.05)
@@ -88,14 +91,12 @@ def test_percentile_of_a_gaussian() -> None:
 def test_entropy_cuts_rare_outliers_of_a_gaussian() -> None:
     data = np.random.default_rng(2).standard_normal((400, 3, 8, 8), dtype=np.float32)
     data[0, 0, 0, 0] = 40.0
-    low, high = collect_ranges(identity_graph(), [data], CalibrationSettings(method="entropy", bins=1024)).ranges[
-        "images"
-    ]
+    low, high = collect_ranges(identity_graph(), [data], CalibrationSettings(method="entropy")).ranges["images"]
     assert data.min() <= low < -2.5
     assert 2.5 < high < 12.0
 
 
-@pytest.mark.parametrize("method", ["minmax", "percentile", "entropy"])
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("value", [0.0, 0.3, -2.0, 1e-30])
 def test_constant_activations_have_a_range_of_one_point(method: str, value: float) -> None:
     data = np.full((4, 3, 8, 8), value, np.float32)
@@ -103,6 +104,33 @@ def test_constant_activations_have_a_range_of_one_point(method: str, value: floa
     assert low <= high
     assert low == pytest.approx(value, rel=0.02, abs=1e-28)
     assert high == pytest.approx(value, rel=0.02, abs=1e-28)
+
+
+def test_moving_average_of_groups_in_order() -> None:
+    data = np.zeros((5, 3, 8, 8), np.float32)
+    data[:, 0, 0, 0] = [1, 3, 10, 2, 5]  # groups of two: 3, 10, 5
+    settings = CalibrationSettings(method="moving", group=2, step=0.4, batch_size=4)
+    low, high = collect_ranges(identity_graph(), [data], settings).ranges["images"]
+    assert low == 0
+    # 3; then a plain mean, (3 + 10) / 2 = 6.5; 1/3 is below 0.4, so 6.5 + 0.4 (5 - 6.5)
+    assert high == pytest.approx(5.9, abs=1e-9)
+
+
+def test_peaks_of_channels_and_histograms(fused: onnx.ModelProto, images: Images) -> None:
+    measured = collect(fused, [images], CalibrationSettings())
+    layers = find_layers(fused)
+    assert {layer.op for layer in layers} >= {"Conv", "MatMul"} or {layer.op for layer in layers} >= {"Conv", "Gemm"}
+    found = activations(fused, [layer.activation for layer in layers], images)
+    for layer in layers:
+        values = np.abs(found[layer.activation])
+        axis = 1 if layer.op == "Conv" else values.ndim - 1
+        expected = values.max(axis=tuple(i for i in range(values.ndim) if i != axis))
+        np.testing.assert_allclose(measured.peaks[layer.activation], expected, rtol=1e-4, atol=1e-5)
+    assert measured.histograms.keys() == measured.ranges.ranges.keys()
+    for name, histogram in measured.histograms.items():
+        assert (histogram.minimum, histogram.maximum) == measured.ranges.ranges[name]
+        if name in found:
+            assert histogram.counts.sum() == found[name].size
 
 
 def test_histograms_stay_small_when_the_first_image_is_black() -> None:
@@ -132,6 +160,13 @@ def test_graph_with_a_fixed_batch() -> None:
     assert ranges.ranges["images"] == (float(data.min()), float(data.max()))
 
 
+def test_images_repeated_to_fill_a_fixed_batch_are_not_counted() -> None:
+    data = np.random.default_rng(2).standard_normal((5, 3, 8, 8), dtype=np.float32)
+    fixed = collect(identity_graph((4, 3, 8, 8)), [data], CalibrationSettings()).histograms["images"]
+    free = collect(identity_graph(), [data], CalibrationSettings()).histograms["images"]
+    np.testing.assert_array_equal(fixed.counts, free.counts)
+
+
 @pytest.mark.parametrize("method", ["minmax", "percentile"])
 def test_activations_that_are_not_finite_are_named(method: str) -> None:
     model = graph(
@@ -148,6 +183,22 @@ def test_activations_that_are_not_finite_are_named(method: str) -> None:
     data[1, 0, 0, 0] = 0
     with pytest.raises(GraphError, match=r"infinity.*depth"):
         collect_ranges(model, [data], CalibrationSettings(method=method))
+
+
+def test_weights_that_are_not_finite_are_named() -> None:
+    for value in (np.nan, np.inf):
+        broken = graph([helper.make_node("MatMul", ["images", "w"], ["logits"])], {"w": np.full((8, 8), value, "f4")})
+        with pytest.raises(GraphError, match="a weight holds NaN or infinity: w; repair the checkpoint"):
+            collect_ranges(broken, [np.ones((1, 3, 8, 8), np.float32)], CalibrationSettings())
+
+
+def test_logits_that_are_not_finite_are_named() -> None:
+    model = graph(
+        [helper.make_node("MatMul", ["images", "w"], ["y"]), helper.make_node("Log", ["y"], ["logits"])],
+        {"w": np.eye(8, dtype=np.float32)},
+    )
+    with pytest.raises(GraphError, match="NaN or infinity: logits"):
+        collect_ranges(model, [np.zeros((1, 3, 8, 8), np.float32)], CalibrationSettings())
 
 
 def test_images_that_are_not_finite_are_numbered() -> None:

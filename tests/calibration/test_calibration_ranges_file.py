@@ -17,8 +17,9 @@ from edge_lsla.errors import RangesError
 
 GOOD = Ranges(
     method="percentile",
-    percentile=99.99,
+    parameters={"percentile": 99.99, "bins": 4096},
     images=3,
+    requested=4,
     model_sha256="a" * 64,
     data_sha256="b" * 64,
     ranges={"images": (-2.0, 0.1), 'a "quoted"/name': (0.0, 0.0)},
@@ -51,12 +52,18 @@ def test_every_truncation_is_refused(path: Path) -> None:
     ("field", "value"),
     [
         ("format", "something"),
-        ("version", 2),
+        ("version", 1),
+        ("version", 3),
         ("version", True),
         ("version", None),
         ("method", "guess"),
-        ("percentile", None),
-        ("percentile", 10),
+        ("parameters", None),
+        ("parameters", {"percentile": 10}),
+        ("parameters", {"percentile": "99.9"}),
+        ("parameters", {"luck": 7}),
+        ("parameters", {"method": "entropy"}),
+        ("requested", 0),
+        ("requested", "4"),
         ("images", 0),
         ("images", 2.5),
         ("images", True),
@@ -118,6 +125,14 @@ def test_ranges_of_another_model_are_refused() -> None:
     other.graph.initializer[0].raw_data = bytes(values)
     with pytest.raises(RangesError, match="another model"):
         ranges.check(other)
+
+
+def test_ranges_of_other_data_are_refused() -> None:
+    model = classifier()
+    ranges = dataclasses.replace(GOOD, model_sha256=model_sha256(model))
+    ranges.check(model, "b" * 64)
+    with pytest.raises(RangesError, match="other data, measured on bbbbbbbbbbbb, this is cccccccccccc: data_sha256"):
+        ranges.check(model, "c" * 64)
 
 
 def copy_of(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -23,6 +23,10 @@ from edge_lsla.errors import UsageError
         ("batch_size", 2.0),
         ("bins", 1000),
         ("bins", 128),
+        ("group", 0),
+        ("step", 0),
+        ("step", 1.5),
+        ("symmetric", 1),
     ],
 )
 def test_calibration_settings_name_the_wrong_field(field: str, value: Any) -> None:
