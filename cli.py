@@ -24,6 +24,7 @@ from edge_lsla.console import progress, say, verb
 from edge_lsla.errors import UsageError
 from edge_lsla.sources import OPERATORS, fuse_graph, read_source, with_class_names
 from edge_lsla.verbs import opening
+from edge_lsla.verbs.compare import compare
 from edge_lsla.verbs.demo import demo, demo_engine
 from edge_lsla.verbs.engine import (
     BundleOutput,
@@ -46,6 +47,7 @@ app.add_typer(plugin_app, name="plugin")
 verb(model_app, "model info")(model_info)
 verb(app, "train")(train)
 verb(app, "demo")(demo)
+verb(app, "compare")(compare)
 opening.demo_engine = demo_engine
 
 ModelName = Annotated[

@@ -93,7 +93,7 @@ def export_onnx(
     try:
         samples = [_sample(batch, image_size, settings.seed + batch) for batch in PARITY_BATCHES]
         expected = [_run_torch(model, sample) for sample in samples]
-        proto = _trace(model, image_size, settings.opset)
+        proto = trace(model, image_size, settings.opset).model_proto
     finally:
         model.train(training)
     _tidy(proto, image_size, settings.opset)
@@ -120,14 +120,15 @@ def _sample(batch: int, image_size: int, seed: int) -> NDArray[np.float32]:
     return np.random.default_rng(seed).standard_normal((batch, 3, image_size, image_size), dtype=np.float32)
 
 
-def _device(model: nn.Module) -> torch.device:
+def device_of(model: nn.Module) -> torch.device:
+    """Return where a model's parameters lie."""
     return next((p.device for p in model.parameters()), torch.device("cpu"))
 
 
 def _run_torch(model: nn.Module, sample: NDArray[np.float32]) -> NDArray[np.float32]:
     try:
         with torch.no_grad():
-            logits = model(torch.from_numpy(sample).to(_device(model)))
+            logits = model(torch.from_numpy(sample).to(device_of(model)))
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
         raise GraphError(
             "the model does not run on images of this size",
@@ -159,9 +160,13 @@ def _quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def _trace(model: nn.Module, image_size: int, opset: int) -> Any:
-    """Run torch's dynamo exporter and return its ModelProto."""
-    images = torch.zeros(TRACE_BATCH, 3, image_size, image_size, device=_device(model))
+def trace(model: nn.Module, image_size: int, opset: int) -> torch.onnx.ONNXProgram:
+    """Run torch's dynamo exporter; the names of nodes depend on all of this function.
+
+    Raises:
+        GraphError: torch cannot express the model.
+    """
+    images = torch.zeros(TRACE_BATCH, 3, image_size, image_size, device=device_of(model))
     try:
         with _quiet(), torch.no_grad():
             program = torch.onnx.export(
@@ -177,7 +182,7 @@ def _trace(model: nn.Module, image_size: int, opset: int) -> Any:
             )
             if program is None:
                 raise GraphError("torch gave no ONNX program", type(model).__name__, "report this")
-            return program.model_proto
+            return program
     except GraphError:
         raise
     except Exception as error:  # the exporter raises its own classes and those of sympy, dynamo and onnxscript
