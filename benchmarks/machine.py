@@ -9,6 +9,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from edge_lsla.timing import processor_name
+
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -17,16 +19,8 @@ def describe() -> dict[str, Any]:
     import onnxruntime
     import torch
 
-    model = next(
-        (
-            line.partition(":")[2].strip()
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
-            if "model name" in line
-        ),
-        platform.processor(),
-    )
     return {
-        "processor": model,
+        "processor": processor_name(),
         "cores": len(os.sched_getaffinity(0)),
         "load_before": round(os.getloadavg()[0], 2),
         "python": platform.python_version(),

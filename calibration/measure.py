@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -18,7 +18,6 @@ from calibration.pictures import CalibrationPictures, LeftOut
 from calibration.ranges import Measured, collect
 from calibration.ranges_file import Ranges
 from calibration.settings import CalibrationSettings
-from edge_lsla.errors import ImageError
 from edge_lsla.preprocessing import Preprocessing, normalise
 
 COMPARED = 512  # evaluation pictures that calibration pictures are compared with
@@ -47,12 +46,14 @@ def measure_data(
     settings: CalibrationSettings,
     progress: Callable[[int, int], None],
     evaluation: Path | None = None,
+    exclude: Collection[Path] = (),
 ) -> Calibration:
     """Measure ranges on up to `images` pictures of a folder, data set or video; `progress` is told (done, of).
 
     Args:
         evaluation: pictures such as will come, or a data set, of which the test split is taken; the calibration
             pictures are compared with up to 512 of them.
+        exclude: pictures of `data` that are not calibrated on.
 
     Raises:
         DatasetError: there is no picture that can be used.
@@ -60,7 +61,7 @@ def measure_data(
         GraphError, RangesError, UsageError: see `calibration.ranges.collect`.
         MissingComponentError: a video, and PyAV is not installed.
     """
-    pictures = CalibrationPictures(data, images, preprocessing)
+    pictures = CalibrationPictures(data, images, preprocessing, exclude=exclude)
     batches = (normalise(pixels[None], preprocessing) for pixels in pictures)
     measured = collect(model, batches, settings, lambda done: progress(done, pictures.expected))
     measured = dataclasses.replace(measured, ranges=dataclasses.replace(measured.ranges, requested=images))
@@ -75,19 +76,6 @@ def measure_data(
             "them from more places and times",
         )
     return Calibration(measured, tuple(pictures.left_out), warnings)
-
-
-def measure_folder(
-    model: onnx.ModelProto,
-    preprocessing: Preprocessing,
-    data: Path,
-    images: int,
-    settings: CalibrationSettings,
-    progress: Callable[[int, int], None],
-) -> tuple[Ranges, tuple[ImageError, ...]]:
-    """Do as `measure_data`, and return the ranges and an error for each picture that was left out."""
-    found = measure_data(model, preprocessing, data, images, settings, progress)
-    return found.measured.ranges, tuple(ImageError(one.sentence) for one in found.left_out)
 
 
 def data_sha256(ranges: Ranges, preprocessing: Preprocessing, data: Path) -> str:

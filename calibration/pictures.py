@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,9 +53,19 @@ class CalibrationPictures:
         ImageError: the folder cannot be read.
     """
 
-    def __init__(self, data: Path, images: int, preprocessing: Preprocessing, split: str = "train") -> None:
+    def __init__(
+        self,
+        data: Path,
+        images: int,
+        preprocessing: Preprocessing,
+        split: str = "train",
+        exclude: Collection[Path] = (),
+    ) -> None:
         self._data, self._images, self._preprocessing = data, images, preprocessing
-        self._files = _in_order(data, split)
+        without = set(exclude)
+        self._files = tuple(path for path in _in_order(data, split) if path not in without)
+        if not self._files:
+            raise DatasetError("no picture is left to calibrate on", data, "give more pictures")
         self._video = is_video(self._files[0])
         self.expected = images if self._video else min(images, len(self._files))
         self.left_out: list[LeftOut] = []

@@ -6,22 +6,23 @@ Composes stages for `build-engine` and `demo` in a checkout: it uses `calibratio
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_lsla import __version__
-from edge_lsla.console import progress, say
 from edge_lsla.description import Description
 from edge_lsla.engine_cache import EngineOptions
 from edge_lsla.errors import GraphError, MissingComponentError, UsageError
+from edge_lsla.quantising import Calibrate, Quantiser
+from edge_lsla.typed_graphs import TypedGraphs
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from onnx import ModelProto
 
-    from calibration.ranges_file import Ranges
     from edge_lsla.bundle import Manifest, NewArtifact
 
 BACKENDS = {
@@ -51,12 +52,11 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Calibrate:
-    """How to calibrate."""
+class Chosen:
+    """What a search for precision chose for a backend: "int8", "fp16" or "fp32", and the layers that are not INT8."""
 
-    data: Path
-    method: str = "minmax"
-    images: int = 256
+    precision: str
+    keep: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,7 @@ class Wanted:
         options: of engines.
         attention: "auto", or its form on GPUs: "plugin", "function" or "split".
         calibrate: pictures for int8 and for the golden set.
+        chosen: for each backend what was chosen for it, instead of `precisions`.
 
     Raises:
         UsageError: a combination that no backend has.
@@ -81,6 +82,7 @@ class Wanted:
     options: EngineOptions = field(default_factory=EngineOptions)
     attention: str = "auto"
     calibrate: Calibrate | None = None
+    chosen: Mapping[str, Chosen] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, given in (("backend", self.backends), ("precision", self.precisions)):
@@ -113,9 +115,15 @@ class Wanted:
 
     def pairs(self) -> list[tuple[str, str]]:
         """Return (backend, precision) of each artifact, in order."""
+        if self.chosen:
+            return [(one, self.chosen[one].precision) for one in self.backends]
         return [
             (one, precision) for one in self.backends for precision in self.precisions if precision in BACKENDS[one]
         ]
+
+    def keep(self, backend: str) -> tuple[str, ...]:
+        """Return the layers that are not INT8 on a backend, where INT8 was chosen."""
+        return self.chosen[backend].keep if backend in self.chosen else ()
 
     def form(self, backend: str) -> str:
         """Return the form of attention for a backend."""
@@ -132,20 +140,36 @@ def _no_precision(precision: str, backends: tuple[str, ...]) -> tuple[str, str, 
     return f"unknown precision {precision!r}", "--precision", f"use {', '.join(known)}"
 
 
-@dataclass
-class _Work:
-    """What is found out on the way."""
+def open_graphs(source: Source, wanted: Wanted) -> TypedGraphs:
+    """Return what makes the typed graphs of a source.
 
-    source: Source
-    wanted: Wanted
-    inputs: NDArray[np.float32]
-    ranges: Ranges | None = None
-    layers: dict[str, dict[str, str]] = field(default_factory=dict)
-    fidelity: dict[str, Any] = field(default_factory=dict)
+    Raises:
+        DatasetError: no picture of the data can be read.
+    """
+    from calibration.measure import golden_pixels
+    from edge_lsla.preprocessing import normalise
+
+    preprocessing = source.description.preprocessing
+    pixels = golden_pixels(preprocessing, wanted.calibrate.data if wanted.calibrate else None, GOLDEN_IMAGES)
+    quantiser = Quantiser(source.graph, source.description, wanted.calibrate)
+    return TypedGraphs(source.graph, quantiser, normalise(pixels, preprocessing), wanted.form)
 
 
-def build_bundle(source: Source, output: Path, wanted: Wanted) -> tuple[Manifest, dict[str, Any]]:
+def build_bundle(
+    source: Source,
+    output: Path,
+    wanted: Wanted,
+    graphs: TypedGraphs | None = None,
+    gate: dict[str, Any] | None = None,
+) -> tuple[Manifest, dict[str, Any]]:
     """Make the artifacts, record what each computes for a few pictures, and write the bundle.
+
+    Args:
+        source: the model.
+        output: the bundle.
+        wanted: what to put into it.
+        graphs: from `open_graphs`, where they were needed before.
+        gate: the verdict by backend, for the passport.
 
     Returns:
         The manifest, and figures of agreement with float32.
@@ -166,11 +190,12 @@ def build_bundle(source: Source, output: Path, wanted: Wanted) -> tuple[Manifest
     plugin = _plugin(find_plugin()) if "plugin" in {wanted.form(one) for one in wanted.backends} else None
     data = wanted.calibrate.data if wanted.calibrate else None
     pixels = golden_pixels(description.preprocessing, data, GOLDEN_IMAGES)
-    work = _Work(source, wanted, normalise(pixels, description.preprocessing))
+    inputs = normalise(pixels, description.preprocessing)
+    graphs = graphs or open_graphs(source, wanted)
 
     def compute(model: bytes, name: str) -> NDArray[np.float32]:
         with OnnxRuntimeRunner(model, where=f"{source.path} in {name}") as runner:
-            return np.concatenate([runner.run(one[None]) for one in work.inputs])
+            return np.concatenate([runner.run(one[None]) for one in inputs])
 
     reference = compute(source.graph.SerializeToString(), "fp32")
     if reference.shape[1] != len(labels):
@@ -178,14 +203,24 @@ def build_bundle(source: Source, output: Path, wanted: Wanted) -> tuple[Manifest
             f"model has {reference.shape[1]} classes, the labels {len(labels)}", source.path, "give --labels"
         )
     artifacts, logits = [], {}
+    layers: dict[str, dict[str, str]] = {}
+    fidelity: dict[str, Any] = {}
     for backend, precision in wanted.pairs():
-        typed = _typed(work, backend, precision)
+        typed = graphs.get(backend, precision, wanted.keep(backend))
         # The typed graph in ONNX Runtime, whose CPU computes halves in float32: what a GPU should come near to.
-        answer = logits[backend, precision] = compute(typed.SerializeToString(), f"{backend} {precision}")
-        worst = float(np.abs(answer - reference).max())
-        key = precision if backend == "onnxruntime" else f"{backend}-{precision}"
-        work.fidelity.setdefault(key, {})["golden_max_abs_difference_from_fp32"] = round(worst, 6)
-        artifacts += _artifacts(work, typed, backend, precision)
+        answer = logits[backend, precision] = compute(typed.graph.SerializeToString(), f"{backend} {precision}")
+        on_cpu = backend == "onnxruntime"
+        figures = fidelity.setdefault(precision if on_cpu else f"{backend}-{precision}", {})
+        figures["golden_max_abs_difference_from_fp32"] = round(float(np.abs(answer - reference).max()), 6)
+        if typed.half is not None:
+            figures["largest_activation_over_65504"] = round(typed.half.largest.ratio, 6)
+        if typed.layers:
+            layers[precision if on_cpu else f"{backend}-{precision}.onnx"] = typed.layers
+        artifacts += _artifacts(wanted, typed.graph, backend, precision)
+    if gate:
+        fidelity["gate"] = gate
+    ranges = graphs.quantiser.ranges if any(precision == "int8" for _, precision in wanted.pairs()) else None
+    digests = dict(source.digests) | ({"calibration": ranges.data_sha256} if ranges else {})
     spread = max(float(reference.std()), 1e-3)
     slack = {"fp32": FP32_SLACK * max(1.0, spread), "fp16": FP16_SLACK * max(1.0, spread), "int8": INT8_SLACK * spread}
     passport = Passport(
@@ -195,17 +230,17 @@ def build_bundle(source: Source, output: Path, wanted: Wanted) -> tuple[Manifest
         model=description.model,
         labels=labels,
         preprocessing=description.preprocessing,
-        digests=source.digests,
-        precisions=work.layers,
-        fidelity=work.fidelity,
-        calibration={"method": work.ranges.method, "images": work.ranges.images} if work.ranges else None,
+        digests=digests,
+        precisions=layers,
+        fidelity=fidelity,
+        calibration={"method": ranges.method, "images": ranges.images} if ranges else None,
         plugin=plugin,
     )
     allowed = {precision: Tolerance(slack[precision]) for _, precision in wanted.pairs()}
     manifest = write_bundle(output, passport, artifacts, GoldenSet(pixels, logits, allowed))
     if any(artifact.kind == "engine" for artifact in manifest.artifacts):
         remember_built_here(manifest.sha256())
-    return manifest, work.fidelity
+    return manifest, fidelity
 
 
 def _plugin(library: Path | None) -> dict[str, Any]:
@@ -222,60 +257,7 @@ def _plugin(library: Path | None) -> dict[str, Any]:
     return {"operator_version": str(read.operator_version), "cubin_index": read.index_digest}
 
 
-def _typed(work: _Work, backend: str, precision: str) -> ModelProto:
-    """Return the graph with this backend's types written in, operators with their bodies."""
-    from calibration.qdq import insert_qdq
-    from calibration.settings import QdqSettings
-    from edge_lsla.surgery.half_measure import choose_half
-    from edge_lsla.surgery.split import split_attention
-
-    graph, kind = work.source.graph, "onnxruntime" if backend == "onnxruntime" else "tensorrt"
-    key = precision if backend == "onnxruntime" else f"{backend}-{precision}"
-    layers: dict[str, str] = {}
-    if precision == "int8":
-        graph, report = insert_qdq(graph, _ranges(work), QdqSettings(backend=kind))
-        layers = dict(report.precision)
-        say().print(f"{backend}: {len(report.quantised)} layers in INT8")
-    if kind == "tensorrt" and precision != "fp32":
-        with progress("measuring half precision"):
-            graph, halves, measured = choose_half(graph, [work.inputs])
-        layers = dict(halves.precision)
-        work.fidelity.setdefault(key, {})["largest_activation_over_65504"] = round(measured.largest.ratio, 6)
-        for kept in halves.kept:
-            say().print(f"stays in FP32: {kept.where}: {kept.reason}", style="yellow")
-    if work.wanted.form(backend) == "split":
-        graph = split_attention(graph)
-    if layers:
-        work.layers[f"{backend}-{precision}.onnx" if kind == "tensorrt" else precision] = layers
-    return graph
-
-
-def _ranges(work: _Work) -> Ranges:
-    """Measure ranges once, on the fused float32 graph."""
-    assert work.wanted.calibrate is not None  # `Wanted` refuses int8 without
-    if work.ranges is None:
-        work.ranges = measure_ranges(work.source.graph, work.source.description, work.wanted.calibrate)
-        work.source.digests["calibration"] = work.ranges.data_sha256
-        say().print(f"calibrated on {work.ranges.images} pictures")
-    return work.ranges
-
-
-def measure_ranges(graph: ModelProto, description: Description, wanted: Calibrate) -> Ranges:
-    """Measure a graph's ranges on pictures, with progress; pictures that cannot be read are named and left out."""
-    from calibration.measure import measure_folder
-    from calibration.settings import CalibrationSettings
-
-    settings = CalibrationSettings(method=wanted.method)
-    with progress("calibrating") as step:
-        ranges, skipped = measure_folder(
-            graph, description.preprocessing, wanted.data, wanted.images, settings, lambda done, of: step(done, of, "")
-        )
-    for error in skipped:
-        say().print(f"skipped: {error}", style="yellow")
-    return ranges
-
-
-def _artifacts(work: _Work, typed: ModelProto, backend: str, precision: str) -> list[NewArtifact]:
+def _artifacts(wanted: Wanted, typed: ModelProto, backend: str, precision: str) -> list[NewArtifact]:
     """Return what a bundle holds of one backend and precision: an engine where one is built, then its typed graph."""
     from edge_lsla.build.onnxruntime import build
     from edge_lsla.bundle import NewArtifact
@@ -287,13 +269,13 @@ def _artifacts(work: _Work, typed: ModelProto, backend: str, precision: str) -> 
 
     if backend == "onnxruntime":
         return [build(typed, precision, import_onnxruntime().__version__)]
-    form = work.wanted.form(backend)
+    form = wanted.form(backend)
     final = drop_function(typed) if form == "plugin" else inline_functions(typed)
     if form == "split":
         final = mark_decomposable(final)  # last: onnx.checker does not know the attribute
     data = final.SerializeToString(deterministic=True)
     made = [NewArtifact(data, backend, precision, versions={"attention": form})]
-    if backend == "tensorrt-rtx" and work.wanted.targets:
+    if backend == "tensorrt-rtx" and wanted.targets:
         graph = TypedGraph(data, backend, precision, form)
-        made.insert(0, engine_artifact(graph, work.wanted.targets, work.wanted.options, describe_device()))
+        made.insert(0, engine_artifact(graph, wanted.targets, wanted.options, describe_device()))
     return made

@@ -39,6 +39,7 @@ COMPOSERS = {
     "comparing",
     "comparison_table",
     "forms",
+    "gate_pictures",
     "console",
     "doctor",
     "engine_building",
@@ -47,10 +48,14 @@ COMPOSERS = {
     "layer_picture",
     "layer_tables",
     "layer_times",
+    "precision_choice",
+    "precision_report",
+    "quantising",
     "sources",
     "tables",
     "rebuilding",
     "timing",
+    "typed_graphs",
     "verbs",
 }
 HEAVY = (

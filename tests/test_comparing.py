@@ -13,7 +13,7 @@ import onnx
 import pytest
 from rich.console import Console
 
-from edge_lsla.bundling import Calibrate, Source, Wanted, build_bundle
+from edge_lsla.bundling import Source, Wanted, build_bundle
 from edge_lsla.comparing import Form, FormsCompared, choose_pictures, compare_forms
 from edge_lsla.comparison_table import comparison
 from edge_lsla.description import attach, find
@@ -23,6 +23,7 @@ from edge_lsla.model.checkpoint import open_checkpoint, save_checkpoint
 from edge_lsla.model.config import VitLslaConfig
 from edge_lsla.model.vit_lsla import VitLsla
 from edge_lsla.preprocessing import Preprocessing
+from edge_lsla.quantising import Calibrate
 from edge_lsla.surgery.function import drop_function
 from edge_lsla.surgery.fuse import fuse
 from edge_lsla.surgery.onnx_file import read_onnx

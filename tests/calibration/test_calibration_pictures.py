@@ -15,7 +15,7 @@ from onnx import helper
 from PIL import Image, ImageEnhance, ImageFilter
 
 from calibration.likeness import Descriptions, check_pictures, describe_pictures, kolmogorov_smirnov
-from calibration.measure import data_sha256, golden_pixels, measure_data, measure_folder
+from calibration.measure import data_sha256, golden_pixels, measure_data
 from calibration.pictures import CalibrationPictures, choose_pictures
 from calibration.qdq import insert_qdq
 from calibration.settings import CalibrationSettings, QdqSettings
@@ -197,9 +197,6 @@ def test_warnings_and_left_out_pictures_reach_the_caller(tmp_path: Path) -> None
         "calibrated on 3 pictures only",
         "7 pictures show the same as others and were left out, 3 remain",
     ]
-    ranges, skipped = measure_folder(model(), SMALL, data, 10, CalibrationSettings(), lambda done, of: None)
-    assert ranges == found.measured.ranges
-    assert [str(error) for error in skipped] == [one.sentence for one in found.left_out]
 
 
 def test_a_model_of_another_input_size_is_refused(tmp_path: Path) -> None:
@@ -210,8 +207,8 @@ def test_a_model_of_another_input_size_is_refused(tmp_path: Path) -> None:
 
 def test_a_quantised_model_is_refused(tmp_path: Path) -> None:
     data = fill(tmp_path / "data", range(2))
-    ranges, _ = measure_folder(model(), SMALL, data, 2, CalibrationSettings(), lambda done, of: None)
-    quantised, _ = insert_qdq(model(), ranges, QdqSettings("tensorrt"))
+    found = measure_data(model(), SMALL, data, 2, CalibrationSettings(), lambda done, of: None)
+    quantised, _ = insert_qdq(model(), found.measured.ranges, QdqSettings("tensorrt"))
     with pytest.raises(GraphError, match="quantised already"):
         measure_data(quantised, SMALL, data, 2, CalibrationSettings(), lambda done, of: None)
 
@@ -222,3 +219,12 @@ def test_golden_pixels_are_the_first_that_are_taken(tmp_path: Path) -> None:
     golden = golden_pixels(SMALL, data, 4)
     np.testing.assert_array_equal(golden, taken(data, 10)[1][:4])
     assert golden_pixels(SMALL, None, 2).shape == (2, 32, 32, 3)
+
+
+def test_pictures_that_judge_are_not_calibrated_on(tmp_path: Path) -> None:
+    data = fill(tmp_path / "data", range(6))
+    kept = sorted(data.iterdir())[:2]
+    everything = CalibrationPictures(data, 10, SMALL, exclude=kept)
+    assert everything.expected == 4
+    with pytest.raises(DatasetError, match="no picture is left to calibrate on"):
+        CalibrationPictures(data, 10, SMALL, exclude=sorted(data.iterdir()))

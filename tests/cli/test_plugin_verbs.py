@@ -69,7 +69,7 @@ def test_a_package_becomes_a_library_without_triton_and_info_tells_what_is_in_it
         "import sys\n"
         "for name in ('triton', 'torch', 'onnx', 'onnxruntime'): sys.modules[name] = None\n"  # imports of them fail
         f"sys.path.insert(0, {str(ROOT)!r}); sys.argv[0] = 'cli.py'\n"
-        "import cli; cli.field.main()"
+        "import cli; cli.main()"
     )
     headers = find_tensorrt_includes()[0][1]
     arguments = ["plugin", "build", "--kernels", package, "-o", tmp_path, "--tensorrt-include", headers, "--json"]
