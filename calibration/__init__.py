@@ -4,6 +4,13 @@
 | --- | --- |
 | `settings` | `CalibrationSettings`, `QdqSettings` |
 | `measure` | `measure_data`, `data_sha256`, `golden_pixels`: from a folder of pictures or a video |
+| `migration`, `bias_correction` | outlier channels into weights; what INT8 shifts on average into biases |
+| `choices` | LayerNorm, softmax and attention in INT8, to see the damage |
+| `switches`, `evaluations` | one graph whose layers switch between float and INT8; what assignments do, remembered |
+| `sensitivity`, `costs`, `search` | layers by damage; what they cost; the cheapest assignment within a budget |
+| `splits`, `paired`, `gate` | pictures that search and judge; paired intervals; the verdict |
+| `tensors`, `differences`, `comparison`, `compare` | two models layer by layer |
+| `naming`, `report/` | names that people know; the HTML page |
 | `pictures` | `CalibrationPictures`: which pictures are taken, and how they are streamed |
 | `duplicates` | pictures that show the same as another one |
 | `likeness` | `check_pictures`: whether pictures are enough, differ, and are like those that will come |

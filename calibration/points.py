@@ -51,6 +51,14 @@ class Attention:
     y: str
 
 
+@dataclass(frozen=True)
+class Norm:
+    """One LayerNormalization node: its name, and the tensor x that it reads, which can be quantised."""
+
+    name: str
+    x: str
+
+
 def find_layers(model: onnx.ModelProto) -> tuple[Layer, ...]:
     """List the layers that can run in INT8, in graph order.
 
@@ -81,11 +89,23 @@ def find_attentions(model: onnx.ModelProto) -> tuple[Attention, ...]:
     )
 
 
-def measured_tensors(layers: tuple[Layer, ...], attentions: tuple[Attention, ...] = ()) -> tuple[str, ...]:
+def find_norms(model: onnx.ModelProto) -> tuple[Norm, ...]:
+    """List the LayerNormalization nodes, in graph order; those inside model-local functions are not among them."""
+    names = layer_names(model.graph)
+    return tuple(
+        Norm(names[node.output[0]], node.input[0])
+        for node in model.graph.node
+        if node.domain in STANDARD and node.op_type == "LayerNormalization"
+    )
+
+
+def measured_tensors(
+    layers: tuple[Layer, ...], attentions: tuple[Attention, ...] = (), norms: tuple[Norm, ...] = ()
+) -> tuple[str, ...]:
     """Return the tensors whose ranges are needed, each once, the layers' first, in graph order.
 
-    They are every layer's activation, what a Conv makes before its bias, which ONNX Runtime's integer Conv needs, and
-    x, query and y of every attention.
+    They are every layer's activation, what a Conv makes before its bias, which ONNX Runtime's integer Conv needs,
+    x, query and y of every attention, and x of every LayerNorm given.
     """
     found: dict[str, None] = {}
     for layer in layers:
@@ -94,6 +114,7 @@ def measured_tensors(layers: tuple[Layer, ...], attentions: tuple[Attention, ...
             found[layer.raw_output] = None
     for attention in attentions:
         found.update(dict.fromkeys((attention.x, attention.query, attention.y)))
+    found.update(dict.fromkeys(norm.x for norm in norms))
     return tuple(found)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import dataclasses
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from calibration.biases import remove_unused, split_biases
+from calibration.choices import FLOAT_BY_DEFAULT, SOFTMAX_RANGE, Choices, open_softmax
 from calibration.points import (
     STANDARD,
     Attention,
@@ -19,6 +21,7 @@ from calibration.points import (
     find_attentions,
     find_constants,
     find_layers,
+    find_norms,
     multiplying_layers,
 )
 from calibration.quantise import asymmetric_uint8, quantise_weight, symmetric_int8
@@ -49,7 +52,12 @@ class QdqReport:
     weight_bytes_after: int
 
 
-def insert_qdq(model: onnx.ModelProto, ranges: Ranges, settings: QdqSettings) -> tuple[onnx.ModelProto, QdqReport]:
+def insert_qdq(
+    model: onnx.ModelProto,
+    ranges: Ranges,
+    settings: QdqSettings,
+    choices: Choices = FLOAT_BY_DEFAULT,
+) -> tuple[onnx.ModelProto, QdqReport]:
     """Return a copy of a graph with Q/DQ pairs on activations and int8 weights, for one backend.
 
     Weights are symmetric int8, a scale for each output channel; biases, LayerNorm and softmax stay float32, and so does
@@ -62,6 +70,7 @@ def insert_qdq(model: onnx.ModelProto, ranges: Ranges, settings: QdqSettings) ->
         model: float32 graph, opset 13 or newer; not changed.
         ranges: measured on exactly this model.
         settings: backend, width of the weights, layers to leave alone.
+        choices: what else is quantised, to see the damage; with "softmax" the result has no functions left.
 
     Raises:
         GraphError: quantised already, too old, a weight is not finite, or int8 attention in a graph without any.
@@ -75,12 +84,18 @@ def insert_qdq(model: onnx.ModelProto, ranges: Ranges, settings: QdqSettings) ->
         if name not in multiplying_layers(model):
             raise UsageError("no such layer", name, "take names from the report's precision map")
     wanted = [layer for layer in layers if layer.name not in settings.keep_float and _runs_in_int8(layer, settings)]
-    attentions = find_attentions(model) if settings.attention == "int8" else ()
-    if settings.attention == "int8" and not attentions:
+    int8_attention = settings.attention == "int8" or "attention" in choices
+    attentions = find_attentions(model) if int8_attention else ()
+    if int8_attention and not attentions:
         raise GraphError(f"int8 attention needs {NAME} nodes", model.graph.name or None, "fuse the graph first")
     attentions = tuple(attention for attention in attentions if attention.name not in settings.keep_float)
     result = split_biases(model, {layer.output for layer in wanted} if settings.backend == "onnxruntime" else ())
-    _Writer(result.graph, ranges, settings).write(wanted, attentions)
+    norms = {norm.x for norm in find_norms(model)} if "layernorm" in choices else set()
+    _Writer(result.graph, ranges, settings).write(wanted, attentions, norms)
+    if "softmax" in choices:
+        result, softmaxes = open_softmax(result)
+        natural = dataclasses.replace(ranges, ranges=dict.fromkeys(softmaxes, SOFTMAX_RANGE))
+        _Writer(result.graph, natural, settings).write_after(softmaxes)
     remove_unused(result.graph)
     try:
         onnx.checker.check_model(result)
@@ -103,8 +118,8 @@ class _Writer:
         self.activations: dict[str, str] = {}  # tensor to its dequantised form: one pair however many read it
         self.weights: dict[tuple[str, int], str] = {}
 
-    def write(self, layers: Iterable[Layer], attentions: Iterable[Attention]) -> None:
-        """Give each of `layers` a quantised activation and weight, each of `attentions` quantised x, query and y."""
+    def write(self, layers: Iterable[Layer], attentions: Iterable[Attention], norms: Collection[str]) -> None:
+        """Quantise activation and weight of layers, x, query and y of attentions, and `norms`, for LayerNorms alone."""
         by_result = {attention.y for attention in attentions}
         by_output = {tensor: layer for layer in layers for tensor in (layer.output, layer.raw_output) if tensor}
         for node in self.graph.node:
@@ -113,6 +128,8 @@ class _Writer:
                 self.nodes.append(node)
                 self._pair_after(node)
                 continue
+            if node.op_type == "LayerNormalization" and node.input[0] in norms:
+                node.input[0] = self._activation(node.input[0])
             layer = by_output.get(node.output[0]) if node.output else None
             if layer is None or node.op_type != layer.op:
                 self.nodes.append(node)
@@ -122,6 +139,17 @@ class _Writer:
             self.nodes.append(node)
             if self.settings.backend == "onnxruntime" and layer.op == "Conv":
                 self._pair_after(node)
+        self._replace_nodes()
+
+    def write_after(self, tensors: Collection[str]) -> None:
+        """Quantise some tensors where they are made, for all that read them."""
+        for node in self.graph.node:
+            self.nodes.append(node)
+            if node.output and node.output[0] in tensors:
+                self._pair_after(node)
+        self._replace_nodes()
+
+    def _replace_nodes(self) -> None:
         copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in self.nodes]
         del self.graph.node[:]
         self.graph.node.extend(copies)

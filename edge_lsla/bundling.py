@@ -64,7 +64,7 @@ class Wanted:
     """What to put into a bundle.
 
     Attributes:
-        backends: each gets an artifact for each precision that it knows.
+        backends: each gets an artifact for each precision that it knows, or fp32 where it knows none of them.
         precisions: the preferred one first.
         targets: of tensorrt-rtx engines, "sm86"; none: the typed graph only, from which a device builds.
         options: of engines.
@@ -117,9 +117,11 @@ class Wanted:
         """Return (backend, precision) of each artifact, in order."""
         if self.chosen:
             return [(one, self.chosen[one].precision) for one in self.backends]
-        return [
-            (one, precision) for one in self.backends for precision in self.precisions if precision in BACKENDS[one]
-        ]
+        return [(one, precision) for one in self.backends for precision in self._precisions(one)]
+
+    def _precisions(self, backend: str) -> tuple[str, ...]:
+        """Return what is built for a backend; one that knows none of those asked for gets float32, not nothing."""
+        return tuple(one for one in self.precisions if one in BACKENDS[backend]) or ("fp32",)
 
     def keep(self, backend: str) -> tuple[str, ...]:
         """Return the layers that are not INT8 on a backend, where INT8 was chosen."""
@@ -182,12 +184,11 @@ def build_bundle(
 
     from calibration.measure import golden_pixels
     from edge_lsla.bundle import GoldenSet, Passport, Tolerance, remember_built_here, write_bundle
-    from edge_lsla.plugin_library import find_plugin
     from edge_lsla.preprocessing import normalise
     from edge_lsla.runner.onnxruntime import OnnxRuntimeRunner
 
     description, labels = source.description, source.description.labels
-    plugin = _plugin(find_plugin()) if "plugin" in {wanted.form(one) for one in wanted.backends} else None
+    plugin = describe_plugin() if "plugin" in {wanted.form(one) for one in wanted.backends} else None
     data = wanted.calibrate.data if wanted.calibrate else None
     pixels = golden_pixels(description.preprocessing, data, GOLDEN_IMAGES)
     inputs = normalise(pixels, description.preprocessing)
@@ -243,10 +244,15 @@ def build_bundle(
     return manifest, fidelity
 
 
-def _plugin(library: Path | None) -> dict[str, Any]:
-    """Describe the plugin library whose kernels the bundle will need."""
-    from edge_lsla.plugin_library import read_plugin
+def describe_plugin() -> dict[str, Any]:
+    """Describe the plugin library whose kernels the bundle will need.
 
+    Raises:
+        MissingComponentError: there is none.
+    """
+    from edge_lsla.plugin_library import find_plugin, read_plugin
+
+    library = find_plugin()
     if library is None:
         raise MissingComponentError(
             "the plugin library is absent, whose kernels the bundle must name",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +17,9 @@ if TYPE_CHECKING:
     from calibration.qdq import QdqReport
     from calibration.ranges_file import Ranges
     from edge_lsla.description import Description
+
+
+PEAKS = 32  # pictures that the channels' peaks are taken from: 8 served as well as 224 on the demo model
 
 
 @dataclass(frozen=True)
@@ -112,12 +114,13 @@ class Quantiser:
         from calibration.migration import migrate_scales
 
         assert self._wanted is not None  # whoever asks for INT8 has checked that there are pictures
-        found = self._run("calibrating")
         if self._wanted.migrate:
-            moved, report = migrate_scales(self._graph, found.measured.peaks, None)
-            if report.migrated:
-                self._graph = moved
-                found = dataclasses.replace(self._run("calibrating again"), warnings=found.warnings)
+            peaks = self._run("measuring channels", min(self._wanted.images, PEAKS)).measured.peaks
+            self._graph, report = migrate_scales(self._graph, peaks)
+            say().print(
+                f"scales moved into weights behind {len(report.migrated)} LayerNorms, with the same float numbers"
+            )
+        found = self._run("calibrating", self._wanted.images)
         self._calibration, self._ranges = found, found.measured.ranges
         for warning in found.warnings:
             say().print(warning, style="yellow")
@@ -128,7 +131,7 @@ class Quantiser:
         also = f", {repeated} that show the same as others left out" if repeated else ""
         say().print(f"calibrated on {self._ranges.images} pictures{also}")
 
-    def _run(self, title: str) -> Calibration:
+    def _run(self, title: str, images: int) -> Calibration:
         from calibration.measure import measure_data
         from calibration.settings import CalibrationSettings
 
@@ -139,7 +142,7 @@ class Quantiser:
                 self._graph,
                 self._description.preprocessing,
                 wanted.data,
-                wanted.images,
+                images,
                 CalibrationSettings(method=wanted.method),
                 lambda done, of: step(done, of, ""),
                 exclude=wanted.exclude,

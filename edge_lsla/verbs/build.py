@@ -10,6 +10,7 @@ import typer
 
 from edge_lsla.atomic import check_output
 from edge_lsla.console import say
+from edge_lsla.engine_cache import EngineOptions
 from edge_lsla.errors import UsageError
 from edge_lsla.sources import read_source, with_class_names
 from edge_lsla.verbs.engine import (
@@ -54,7 +55,7 @@ def build_engine(
     data: Data = None,
     method: Method = "minmax",
     images: Images = 256,
-    migrate: Migrate = False,
+    migrate: Migrate = True,
     correct_biases: CorrectBiases = False,
     max_drop: Annotated[
         Optional[float], typer.Option(min=0, max=100, help="Points of top-1 that INT8 may lose; auto: 0.5.")
@@ -79,6 +80,12 @@ def build_engine(
     check_bundle_name(output)
     options = engine_options(batch, workspace, level)
     if source.suffix == ".lsla":
+        _refuse_for_a_bundle(
+            {"--data": data, "--model": model, "--key-map": key_map, "--labels": labels, "--max-drop": max_drop,
+             "--report": report, "--sources": sources, "--search-images": search_images, "--sure": sure,
+             "--force": force, "--no-migrate": not migrate, "--correct-biases": correct_biases,
+             "--attention": attention if attention != "auto" else None}
+        )  # fmt: skip
         return add_engines_to(source, output, backend, precision, target, options)
     from calibration.pictures import choose_pictures
     from calibration.settings import CalibrationSettings
@@ -101,6 +108,7 @@ def build_engine(
     )
     budget = Budget(0.5 if max_drop is None else max_drop, sure, force, sources, search_images)
     pages = _pages(output, report, wanted.backends) if gated else {}
+    _check_parts(wanted, options)
     CalibrationSettings(method=method)
     if data is not None:
         choose_pictures(data, images)  # what is wrong with the data is said before the work
@@ -166,6 +174,40 @@ def _decide(
             if "int8" in BACKENDS[backend]
         },
     )
+
+
+def _refuse_for_a_bundle(options: dict[str, object]) -> None:
+    for name, value in options.items():
+        if value is not None and value is not False:
+            raise UsageError("a bundle's graphs are built as they are", name, "leave it out, or give the checkpoint")
+
+
+def _check_parts(wanted: Wanted, options: EngineOptions) -> None:
+    """Say what is missing before the work, and what has no effect.
+
+    Raises:
+        MissingComponentError: TensorRT for RTX, or the plugin library.
+        UsageError: it does not build for a target.
+    """
+    from edge_lsla.build.tensorrt.builder import describe_runtime
+    from edge_lsla.build.tensorrt.settings import BuildSettings
+    from edge_lsla.bundling import describe_plugin
+
+    if "plugin" in {wanted.form(one) for one in wanted.backends}:
+        describe_plugin()
+    if wanted.targets:
+        targets = BuildSettings("tensorrt-rtx", wanted.targets, options.profiles, options.workspace_bytes).targets
+        runtime = describe_runtime("tensorrt-rtx")
+        for target in targets:
+            if target not in runtime.targets:
+                known = ", ".join(runtime.targets)
+                raise UsageError(f"TensorRT for RTX {runtime.version} does not build for {target}", "--target", known)
+    elif options != EngineOptions():
+        say().print(
+            "--batch, --workspace and --level have no effect here: engines are built on the device, by "
+            "`build-engine BUNDLE`",
+            style="yellow",
+        )
 
 
 def _pages(output: Path, report: Path | None, backends: tuple[str, ...]) -> dict[str, Path]:

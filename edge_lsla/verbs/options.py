@@ -19,7 +19,7 @@ Data = Annotated[
 Method = Annotated[str, typer.Option(help="minmax, moving (average), percentile, entropy or mse.")]
 Images = Annotated[int, typer.Option(min=1, help="How many pictures to calibrate on.")]
 Migrate = Annotated[
-    bool, typer.Option("--migrate", help="Move outlier channels into weights where that is exact (SmoothQuant).")
+    bool, typer.Option(help="Move outlier channels from activations into weights where that is exact (SmoothQuant).")
 ]
 CorrectBiases = Annotated[
     bool, typer.Option("--correct-biases", help="Give each INT8 layer's output the mean that it has in float.")

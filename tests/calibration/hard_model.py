@@ -5,11 +5,15 @@
 | "layernorm" | what a LayerNorm gives to one layer and nothing else | scale migration, exactly |
 | "attention" | x of each `LslaAttention`, which the query projection reads too | keeping those projections in float |
 | "gelu" | the hidden layer: added channels behind a GELU, which nothing uses | keeping the layer behind in float |
+
+In ONNX Runtime's form a convolution's output is quantised too, so there one in front of a GELU has to stay in float as
+well. On the demo model, 4 channels and the factors 100, 300 and 60 ruin plain INT8 at these places (40 to 55 % top-1).
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Any
 
 import numpy as np
 import onnx
@@ -129,7 +133,7 @@ class _Edit:
         self._scale(norm.input[2], factors)
         return factors
 
-    def _scale(self, name: str, factors: NDArray[np.float32]) -> None:
+    def _scale(self, name: str, factors: NDArray[Any]) -> None:
         self._store(name, numpy_helper.to_array(self.tensors[name]) * factors)
 
     def _grow_channels(self, name: str, axis: int, gain: float) -> None:
@@ -137,6 +141,6 @@ class _Edit:
         copies = np.take(value, np.arange(self.channels), axis) * gain
         self._store(name, np.concatenate([value, copies], axis))
 
-    def _store(self, name: str, value: NDArray[np.float32]) -> None:
+    def _store(self, name: str, value: NDArray[Any]) -> None:
         assert len(self.readers[name]) == 1, f"{name} is shared"
         self.tensors[name].CopyFrom(numpy_helper.from_array(np.ascontiguousarray(value, FLOAT), name))
