@@ -12,7 +12,7 @@ KERNEL_TOOLS := triton==3.6.0 nvidia-cuda-nvcc-cu12==12.6.85 nvidia-cuda-nvcc==1
 LEAN := 10.16.1.11 11.0.0.114 11.4.0.106
 RTX := 1.7.1.116
 
-.PHONY: demo test runtimes gpu-check lint format benchmark soak check-old-cpu demo-data demo-model lock clean
+.PHONY: demo test runtimes gpu-check lint format benchmark benchmark-calibration soak check-old-cpu demo-data demo-model lock clean
 
 demo: $(READY)  ## Run the main job on the shipped model: checkpoint to INT8 bundle, pictures and a video.
 	$(BIN)/python cli.py demo -o output/demo
@@ -53,6 +53,11 @@ benchmark: $(READY)  ## Speed and memory, side by side in one run; wants an othe
 	$(BIN)/python -m benchmarks.runner_speed
 	$(BIN)/python -m benchmarks.folder_speed
 	$(BIN)/python -m benchmarks.memory
+
+benchmark-calibration: $(READY) demo-data  ## Calibration beside ONNX Runtime's and, where MODELOPT_PYTHON names its Python, Model-Optimizer's.
+	$(BIN)/python -m benchmarks.calibration_speed
+	$(BIN)/python -m benchmarks.quantisation_choices
+	$(BIN)/python -m benchmarks.quantisation_peers
 
 soak: $(READY)  ## A minute of `infer camera` on an HTTP stream of this machine: memory, and how new the frames are.
 	$(BIN)/python -m benchmarks.camera_soak

@@ -23,6 +23,7 @@ from edge_lsla.operator import DOMAIN
 
 GRID = tuple(step / 20 for step in range(21))
 LEVELS = 127
+SCALED = "_scaled"  # ends the name of a tensor whose channels were rescaled
 LARGEST_FACTOR = 2.0**12  # keeps what is divided by it within half precision's range
 FOLLOWED = (
     "Transpose",
@@ -103,6 +104,7 @@ def migrate_scales(
         done = obstacle or _migrate(search, norm, below, peaks, strength)
         if isinstance(done, Migrated):
             migrated.append(done)
+            search.rename(norm.output[0])
         else:
             left.update({layer.name: done for layer in below})
     left.update({layer.name: search.maker_reason(layer) for layer in layers if layer.name not in reached})
@@ -155,6 +157,20 @@ class _Search:
                     obstacles.append(self._reader_reason(tensor, node))
         order = {name: index for index, name in enumerate(self.layers)}
         return sorted(found, key=lambda layer: order[layer.name]), "; ".join(dict.fromkeys(obstacles)) or None
+
+    def rename(self, tensor: str) -> None:
+        """Give a rescaled tensor, and what is made of it before a layer, another name: its values are others now."""
+        for node in self.consumers.get(tensor, []):
+            if node.op_type in FOLLOWED and node.domain in STANDARD:
+                self.rename(node.output[0])
+        for node in (*self.consumers.get(tensor, []), self.makers[tensor]):
+            for names in (node.input, node.output):
+                for index, name in enumerate(names):
+                    if name == tensor:
+                        names[index] = tensor + SCALED
+        for value in self.graph.value_info:
+            if value.name == tensor:
+                value.name = tensor + SCALED
 
     def _moved(self, node: onnx.NodeProto, axis: int) -> int | str:
         """Return where a node leaves the channels, or why that cannot be told."""

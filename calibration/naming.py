@@ -10,8 +10,8 @@ from calibration.points import find_layers
 def module_names(model: onnx.ModelProto) -> dict[str, str]:
     """Map each layer's name to its module's, such as "stages.0.1.expand", where the parameters' names still tell it.
 
-    A weight keeps its parameter's name in a Conv or Gemm; of a MatMul the bias does, which an Add behind it reads. Other
-    layers, and names that would occur twice, stay as they are.
+    A weight keeps its parameter's name in a Conv or Gemm; of a MatMul the bias does, which an Add behind it reads.
+    Other layers, and names that would occur twice, stay as they are.
     """
     parameters = {tensor.name for tensor in model.graph.initializer}
     added = {

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from edge_lsla.pipeline.settings import SourceSettings
     from edge_lsla.pipeline.watch import Sink
     from edge_lsla.predictions import Prediction
+    from edge_lsla.runner.drift import DriftCounter
     from edge_lsla.runner.model import Model
 
 HELP = "Take a trained ViT-LSLA to the field: build, verify and run bundles."
@@ -43,6 +44,10 @@ app.add_typer(bundle_app, name="bundle")
 Top = Annotated[int, typer.Option(min=1, help="How many classes to name.")]
 Output = Annotated[Optional[Path], typer.Option("--output", "-o", help="Write an annotated copy here.")]
 MinConfidence = Annotated[float, typer.Option(min=0, max=1, help="Below it the label is 'unknown'.")]
+DriftEvery = Annotated[
+    Optional[int],
+    typer.Option("--drift", min=1, help="Count on every N-th picture whether values leave their INT8 ranges."),
+]
 
 
 @verb(infer, "infer image")
@@ -89,6 +94,7 @@ def infer_dir(
     output: Annotated[Optional[Path], typer.Option("--output", "-o", help="Write a CSV table here.")] = None,
     top: Top = 1,
     batch: Annotated[int, typer.Option(min=1, max=4096, help="Pictures classified at once.")] = 1,
+    drift: DriftEvery = None,
     backend: Backend = "auto",
     precision: Precision = None,
     threads: Threads = None,
@@ -110,11 +116,18 @@ def infer_dir(
         opened(engine, backend, precision, threads, rebuild=rebuild, batch=batch) as model,
         progress("classifying") as step,
     ):
+        counter = model.drift_counter(drift) if drift else None
+
+        def classify(images: NDArray[np.float32]) -> tuple[tuple[Prediction, ...], ...]:
+            if counter is not None:
+                counter.look(list(images), lambda image: image)
+            return model.classify(images, top)
+
         started = time.perf_counter()
         for result in classify_pictures(
             paths,
             lambda path: to_tensor(path, model.preprocessing),
-            lambda images: model.classify(images, top),
+            classify,
             PicturesSettings(batch_size=batch),
         ):
             results.append(result)
@@ -139,6 +152,7 @@ def infer_dir(
         "skipped": skipped,
         "counts": counts,
         "images_per_second": round(len(results) / seconds, 2),
+        **_say_drift(counter),
     }
 
 
@@ -188,6 +202,11 @@ def infer_camera(
     timeout: Annotated[float, typer.Option(help="Seconds without a frame after which a stream counts as lost.")] = 5.0,
     max_frames: Annotated[Optional[int], typer.Option(help="Stop after so many frames.")] = None,
     max_seconds: Annotated[Optional[float], typer.Option(help="Stop after so long.")] = None,
+    drift: DriftEvery = None,
+    reservoir: Annotated[
+        Optional[Path], typer.Option(help="Keep a random sample of all frames in this folder, for calibrate --update.")
+    ] = None,
+    reservoir_size: Annotated[int, typer.Option(min=1, help="Pictures in the sample.")] = 256,
     min_confidence: MinConfidence = 0.0,
     backend: Backend = "auto",
     precision: Precision = None,
@@ -195,9 +214,11 @@ def infer_camera(
     rebuild: Rebuild = True,
 ) -> dict[str, Any]:
     """Name what is before a camera, always on its newest frame, until Ctrl-C."""
+    from edge_lsla.pipeline.reservoir import Reservoir, ReservoirSettings
     from edge_lsla.pipeline.settings import SourceSettings
 
     refuse_same([Path(source), *([engine] if engine else [])], [save, events])
+    kept = [Reservoir(reservoir, ReservoirSettings(reservoir_size))] if reservoir is not None else []
     settings = SourceSettings(size=_size(size), rate=rate, read_timeout=timeout, pictures=_synthetic_pictures(source))
     with opened(engine, backend, precision, threads, rebuild=rebuild) as model:
         return watch_source(
@@ -210,6 +231,8 @@ def infer_camera(
             window=window,
             max_frames=max_frames,
             max_seconds=max_seconds,
+            drift=drift,
+            also=kept,
         )
 
 
@@ -311,35 +334,46 @@ def watch_source(
     whole: bool = False,
     max_frames: int | None = None,
     max_seconds: float | None = None,
+    drift: int | None = None,
+    also: Sequence[Sink] = (),
 ) -> dict[str, Any]:
     """Classify a source's frames and show them in a window or as lines; also into a video and a file of events.
 
     Ctrl-C ends a camera as it should be ended; with `whole`, for recordings, it interrupts: no output is written.
+    With `drift`, drift is counted on every so many frames; `also` are more sinks.
     """
     from edge_lsla.pipeline.signals import stop_on_signals
     from edge_lsla.pipeline.sources import open_source
     from edge_lsla.pipeline.watch import WatchSettings, watch
+    from edge_lsla.preprocessing import to_tensor
     from edge_lsla.sinks.lines import JsonLines, Lines
     from edge_lsla.sinks.video import VideoWriter
     from edge_lsla.sinks.window import Window
 
     limits = WatchSettings(max_frames, max_seconds, min_confidence, batch)
+    counter = model.drift_counter(drift) if drift else None
+
+    def classify(frames: Sequence[NDArray[np.uint8]]) -> tuple[tuple[Prediction, ...], ...]:
+        if counter is not None:
+            counter.look(frames, lambda frame: to_tensor(frame, model.preprocessing))
+        return model(list(frames), 3)
+
     stopping = contextlib.nullcontext(threading.Event()) if whole else stop_on_signals()
     with stopping as stop, open_source(spec, settings) as source:
-        sinks: list[Sink] = []
+        sinks: list[Sink] = [*also]
         if window:
             available, reason = Window.available()
             if available:
                 sinks.append(Window(f"edge-lsla: {source.name}", stop))
             else:
                 say().print(f"no window: {reason}", style="dim")
-        if not sinks and not quiet:
+        if len(sinks) == len(also) and not quiet:
             sinks.append(Lines(sys.stderr if say().stderr else sys.stdout))
         if save is not None:
             sinks.append(VideoWriter(save, source.rate, keep_partial=not whole))
         if events is not None:
             sinks.append(JsonLines(events))
-        report = watch(source, lambda frames: model(list(frames), 3), sinks, limits, stop)
+        report = watch(source, classify, sinks, limits, stop)
     most = ", ".join(f"{label} {count}" for label, count in list(report.counts.items())[:5])
     say().print(
         f"{report.frames} frames, {report.dropped} dropped, {report.fps:.1f} frames/s, latency p50 "
@@ -347,11 +381,19 @@ def watch_source(
     )
     if save is not None and report.frames:
         say().print(f"written: {save}")
-    facts = {"predictions": report.counts, **report.to_dict(), "source": source.name}
+    facts = {"predictions": report.counts, **report.to_dict(), "source": source.name, **_say_drift(counter)}
     if report.ended.startswith("broken off"):
         what = f"source broke off after {report.frames} frames"
         raise SourceError(what, None, report.ended.removeprefix("broken off: "), details=facts)
     return facts
+
+
+def _say_drift(counter: DriftCounter | None) -> dict[str, Any]:
+    if counter is None:
+        return {}
+    found = counter.to_dict()
+    say().print(counter.sentence, style="yellow" if found["noted"] else "")
+    return {"drift": found}
 
 
 def _size(text: str | None) -> tuple[int, int] | None:

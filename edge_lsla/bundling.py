@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge_lsla import __version__
+from edge_lsla.console import say
+from edge_lsla.counting import with_counters
 from edge_lsla.description import Description
 from edge_lsla.engine_cache import EngineOptions
 from edge_lsla.errors import GraphError, MissingComponentError, UsageError
@@ -71,6 +73,7 @@ class Wanted:
         attention: "auto", or its form on GPUs: "plugin", "function" or "split".
         calibrate: pictures for int8 and for the golden set.
         chosen: for each backend what was chosen for it, instead of `precisions`.
+        counters: INT8 of onnxruntime counts saturation where it is asked to.
 
     Raises:
         UsageError: a combination that no backend has.
@@ -83,6 +86,7 @@ class Wanted:
     attention: str = "auto"
     calibrate: Calibrate | None = None
     chosen: Mapping[str, Chosen] = field(default_factory=dict)
+    counters: bool = False
 
     def __post_init__(self) -> None:
         for name, given in (("backend", self.backends), ("precision", self.precisions)):
@@ -102,6 +106,10 @@ class Wanted:
         if "int8" in self.precisions and self.calibrate is None:
             raise UsageError(
                 "int8 needs pictures to calibrate on", "--data", "give a folder of pictures from the field"
+            )
+        if self.counters and not ("onnxruntime" in self.backends and "int8" in self.precisions):
+            raise UsageError(
+                "only INT8 of onnxruntime counts saturation", "--counters", "add int8 to --precision, or leave it out"
             )
 
     def _check_attention(self) -> None:
@@ -183,8 +191,10 @@ def build_bundle(
     import numpy as np
 
     from calibration.measure import golden_pixels
-    from edge_lsla.bundle import GoldenSet, Passport, Tolerance, remember_built_here, write_bundle
+    from edge_lsla.bundle import GoldenSet, Passport, Tolerance, write_bundle
+    from edge_lsla.bundle.trust import try_to_remember
     from edge_lsla.preprocessing import normalise
+    from edge_lsla.runner.drift import BASELINE
     from edge_lsla.runner.onnxruntime import OnnxRuntimeRunner
 
     description, labels = source.description, source.description.labels
@@ -206,8 +216,13 @@ def build_bundle(
     artifacts, logits = [], {}
     layers: dict[str, dict[str, str]] = {}
     fidelity: dict[str, Any] = {}
+    counted: dict[str, Any] = {}
     for backend, precision in wanted.pairs():
         typed = graphs.get(backend, precision, wanted.keep(backend))
+        if wanted.counters and wanted.calibrate and (backend, precision) == ("onnxruntime", "int8"):
+            of = (graphs.quantiser.graph, source.graph)
+            counting, shares = with_counters(typed.graph, of, wanted.calibrate, description.preprocessing)
+            typed, counted[BASELINE] = replace(typed, graph=counting), shares
         # The typed graph in ONNX Runtime, whose CPU computes halves in float32: what a GPU should come near to.
         answer = logits[backend, precision] = compute(typed.graph.SerializeToString(), f"{backend} {precision}")
         on_cpu = backend == "onnxruntime"
@@ -234,13 +249,14 @@ def build_bundle(
         digests=digests,
         precisions=layers,
         fidelity=fidelity,
-        calibration={"method": ranges.method, "images": ranges.images} if ranges else None,
+        calibration={"method": ranges.method, "images": ranges.images, **counted} if ranges else None,
         plugin=plugin,
     )
     allowed = {precision: Tolerance(slack[precision]) for _, precision in wanted.pairs()}
     manifest = write_bundle(output, passport, artifacts, GoldenSet(pixels, logits, allowed))
-    if any(artifact.kind == "engine" for artifact in manifest.artifacts):
-        remember_built_here(manifest.sha256())
+    engines = any(artifact.kind == "engine" for artifact in manifest.artifacts)
+    if engines and (problem := try_to_remember(manifest.sha256(), output)):
+        say().print(problem, style="yellow")
     return manifest, fidelity
 
 

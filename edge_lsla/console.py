@@ -1,6 +1,8 @@
 """How every verb talks: people's text, `--json`, progress bars, one-line errors and exit codes.
 
-`verb` turns a function that returns a dictionary into a typer command; see its docstring.
+`verb` turns a function that returns a dictionary into a typer command; see its docstring. Names in files that others
+made may hold a terminal's commands: both consoles print control characters as escapes, and `visible` makes such a name
+one line.
 """
 
 from __future__ import annotations
@@ -11,27 +13,64 @@ import inspect
 import io
 import json
 import os
+import re
 import signal
 import sys
 import threading
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import FrameType
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.segment import Segment
+from rich.text import Text
 
 from edge_lsla.errors import EdgeLslaError, Interrupted, UsageError
 
 Step = Callable[[int, int, str], None]
 RETRY_SECONDS = 0.05  # until an import is over
 
+# What a terminal obeys (C0 and C1 controls), and what makes text look other than it is: Unicode's line separators and
+# marks of direction.
+_LINES = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+_ONE_LINE = re.compile(f"[\t\n]|{_LINES.pattern}")
+
+
+def visible(text: object) -> str:
+    """Return text from a file on one line, with control characters as Python escapes: "\\x1b", "\\n", "\\u202e"."""
+    return _ONE_LINE.sub(_escape, str(text))
+
+
+def _visible_lines(text: str) -> str:
+    return _LINES.sub(_escape, text)
+
+
+def _escape(found: re.Match[str]) -> str:
+    return ascii(found[0])[1:-1]
+
+
+class SafeConsole(Console):
+    """A console that prints control characters as escapes, but for line breaks and what rich itself writes."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """Render to segments; those with control codes are rich's own, to draw progress bars."""
+        for segment in super().render(renderable, options):
+            if segment.control is None and _LINES.search(segment.text):
+                segment = Segment(_visible_lines(segment.text), segment.style)
+            yield segment
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Make a text of a string before anything measures it."""
+        return super().render_str(_visible_lines(text), **options)
+
+
 # Markup is off: file names and labels may look like it. Colours are given as styles.
-error_console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
-output_console = Console(soft_wrap=True, highlight=False, markup=False)
+error_console = SafeConsole(stderr=True, soft_wrap=True, highlight=False, markup=False)
+output_console = SafeConsole(soft_wrap=True, highlight=False, markup=False)
 _json_asked = False
 
 
@@ -56,7 +95,7 @@ def verb(app: typer.Typer, name: str) -> Callable[[Callable[..., dict[str, Any]]
             with _terminable():
                 try:
                     code, result = 0, function(**arguments)
-                except (typer.Exit, typer.Abort):
+                except (typer.Exit, typer.Abort, SystemExit):  # the last: nobody reads our output any more
                     raise
                 except BaseException as error:
                     code, result = _failed(error, debug)
@@ -129,12 +168,14 @@ def _answer(name: str, code: int, result: dict[str, Any]) -> int:
 def _failed(error: BaseException, debug: bool) -> tuple[int, dict[str, Any]]:
     details: dict[str, Any] = {}
     if debug:
-        traceback.print_exception(error)
+        sys.stderr.write(_visible_lines("".join(traceback.format_exception(error))))
     if isinstance(error, KeyboardInterrupt):
         error = Interrupted("interrupted")
+    line = ""
     if isinstance(error, EdgeLslaError):
         code, text = error.exit_code, str(error)
         details = error.details
+        line = _one_line(error)
     elif isinstance(error, BrokenPipeError):
         code, text = 1, "the reader of our output went away"
     elif isinstance(error, MemoryError):
@@ -147,8 +188,16 @@ def _failed(error: BaseException, debug: bool) -> tuple[int, dict[str, Any]]:
     else:
         code, text = 1, f"unexpected {type(error).__name__}: {error}; run again with --debug and report the traceback"
     with contextlib.suppress(BrokenPipeError):
-        error_console.print(f"error: {' '.join(text.split())}", style="bold red" if code != 130 else "")
+        error_console.print(f"error: {line or ' '.join(text.split())}", style="bold red" if code != 130 else "")
     return code, {"error": text, "exit_code": code, **details}
+
+
+def _one_line(error: EdgeLslaError) -> str:
+    """Return an error's text with the place as it is written, so that a file's name can be told from another's."""
+    if error.where is None:
+        return " ".join(str(error).split())
+    what, remedy = (" ".join((part or "").split()) for part in (error.what, error.remedy))
+    return f"{what}: {visible(error.where)}" + (f"; {remedy}" if remedy else "")
 
 
 @contextlib.contextmanager
@@ -191,7 +240,7 @@ def _importing(frame: FrameType | None) -> bool:
 def progress(title: str) -> Iterator[Step]:
     """Show a progress bar while in the block, on a terminal only; call the result with (done, total, text)."""
     columns = [
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
@@ -201,6 +250,6 @@ def progress(title: str) -> Iterator[Step]:
         task = bar.add_task(title, total=None)
 
         def step(done: int, total: int, text: str) -> None:
-            bar.update(task, completed=done, total=total, description=f"{title} {text}")
+            bar.update(task, completed=done, total=total, description=f"{title} {visible(text)}")
 
         yield step

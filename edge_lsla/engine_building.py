@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING
 
 from edge_lsla.bundle.trust import make_private_folder
 from edge_lsla.console import progress, say
-from edge_lsla.engine_cache import EngineCache, EngineKey, EngineOptions
+from edge_lsla.engine_cache import VARIABLE, EngineCache, EngineKey, EngineOptions
 from edge_lsla.errors import EdgeLslaError
 
 if TYPE_CHECKING:
     from edge_lsla.build.tensorrt.builder import BuiltEngine
+    from edge_lsla.build.tensorrt.settings import BuildSettings
     from edge_lsla.bundle import Artifact, Bundle, NewArtifact
     from edge_lsla.device import Device
 
@@ -86,7 +87,7 @@ def obtain_engine(graph: TypedGraph, targets: tuple[str, ...], options: EngineOp
     Raises:
         EdgeLslaError: see `builder.build_engine`.
     """
-    from edge_lsla.build.tensorrt.builder import build_engine, describe_runtime
+    from edge_lsla.build.tensorrt.builder import describe_runtime
     from edge_lsla.build.tensorrt.settings import BuildSettings
 
     plugin = device.plugin.path if graph.attention == "plugin" and device.plugin is not None else None
@@ -104,25 +105,22 @@ def obtain_engine(graph: TypedGraph, targets: tuple[str, ...], options: EngineOp
         device = dataclasses.replace(device, tensorrt=device.tensorrt or version)
     else:
         device = dataclasses.replace(device, tensorrt_rtx=device.tensorrt_rtx or version)
-    cache, key = (
-        _open_cache(),
-        EngineKey.of(
-            device,
-            onnx_sha256=hashlib.sha256(graph.data).hexdigest(),
-            backend=graph.backend,
-            options=options,
-            targets=settings.targets,
-            plugin=plugin is not None,
-        ),
+    key = EngineKey.of(
+        device,
+        onnx_sha256=hashlib.sha256(graph.data).hexdigest(),
+        backend=graph.backend,
+        options=options,
+        targets=settings.targets,
+        plugin=plugin is not None,
     )
+    cache = _open_cache()
     where = f"{graph.backend} {graph.precision} for {', '.join(settings.targets) or device.gpu or 'this device'}"
     if cache is not None and (engine := _cached(cache, key)) is not None:
         say().print(f"{where}: {engine.facts.plan_bytes / 1e6:.2f} MB, built before and kept in {cache.folder}")
         return engine
     if cache is not None and graph.backend == "tensorrt":
         settings = dataclasses.replace(settings, timing_cache=_timing_cache(cache, device))
-    with progress(f"building {where}") as step:
-        engine = build_engine(graph.data, settings, step, _warn, work=_folder(cache, "work") if cache else None)
+    engine = _build(graph, settings, where, None if cache is None else _folder(cache, "work"))
     facts = engine.facts
     say().print(
         f"{where}: {facts.plan_bytes / 1e6:.2f} MB in {facts.build_seconds:.1f} s, "
@@ -134,6 +132,20 @@ def obtain_engine(graph: TypedGraph, targets: tuple[str, ...], options: EngineOp
         except EdgeLslaError as error:
             _warn(str(error))
     return engine
+
+
+def _build(graph: TypedGraph, settings: BuildSettings, where: str, work: Path | None) -> BuiltEngine:
+    """Build in a folder of the cache; where that is full or cannot be used, among the system's temporary files."""
+    from edge_lsla.build.tensorrt.builder import build_engine
+    from edge_lsla.build.tensorrt.work import UnwritableError
+
+    with progress(f"building {where}") as step:
+        if work is not None:
+            try:
+                return build_engine(graph.data, settings, step, _warn, work=work)
+            except UnwritableError as error:
+                _warn(f"{error}, or set {VARIABLE}; building among the system's temporary files")
+        return build_engine(graph.data, settings, step, _warn)
 
 
 def _open_cache() -> EngineCache | None:
@@ -152,20 +164,29 @@ def _cached(cache: EngineCache, key: EngineKey) -> BuiltEngine | None:
     if found is None:
         return None
     try:
-        return BuiltEngine(found.data, EngineFacts.from_json(json.loads(found.facts["facts"])))
-    except (KeyError, TypeError, ValueError):  # of an edge-lsla that recorded other facts
+        facts = EngineFacts.from_json(json.loads(found.facts["facts"]))
+        if facts.plan_bytes != len(found.data):
+            raise ValueError("facts of another engine")
+    except (ArithmeticError, LookupError, TypeError, ValueError, RecursionError):
+        _warn(f"facts of a cached engine cannot be used: {cache.folder}; it is built again")
         return None
+    return BuiltEngine(found.data, facts)
 
 
-def _timing_cache(cache: EngineCache, device: Device) -> Path:
+def _timing_cache(cache: EngineCache, device: Device) -> Path | None:
     """Name the file of TensorRT's measurements: they hold for one GPU, driver and version."""
     decides = (device.gpu, device.capability, device.driver, device.l4t, device.tensorrt)
     digest = hashlib.sha256(json.dumps(decides).encode()).hexdigest()
-    return _folder(cache, "timing") / f"{digest[:16]}.timing"
+    folder = _folder(cache, "timing")
+    return None if folder is None else folder / f"{digest[:16]}.timing"
 
 
-def _folder(cache: EngineCache, name: str) -> Path:
-    return make_private_folder(cache.folder / name, f"engine cache's folder {name!r}")
+def _folder(cache: EngineCache, name: str) -> Path | None:
+    try:
+        return make_private_folder(cache.folder / name, f"engine cache's folder {name!r}", VARIABLE)
+    except EdgeLslaError as error:
+        _warn(f"a folder of the engine cache is not used: {error}")
+        return None
 
 
 def _warn(line: str) -> None:

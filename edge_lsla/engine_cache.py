@@ -1,6 +1,7 @@
 """Engines that this device built, kept in a folder that only its owner can reach, named by all that decides an engine.
 
-An entry is one file: the SHA-256 of what follows, the length of the facts, the facts as JSON, the engine.
+An entry is one file: the SHA-256 of what follows, the digest of its key, the length of the facts, the facts as JSON,
+the engine. Whoever writes one holds a lock on it, which the system releases when the process ends, however it does.
 """
 
 from __future__ import annotations
@@ -25,13 +26,13 @@ from edge_lsla.device import Device
 from edge_lsla.errors import EdgeLslaError, UsageError
 
 VARIABLE = "EDGE_LSLA_ENGINE_CACHE"
-FORMAT = 2  # of the entries, and of the key
+FORMAT = 3  # of the entries, and of the key
 LIMIT_BYTES = 2 * 2**30  # about twenty engines of vit_lsla_t
 LARGEST_FACTS = 2**20
 
 _SUFFIX = ".engine"
 _DIGEST_BYTES = 32
-_HEAD = _DIGEST_BYTES + 4
+_HEAD = 2 * _DIGEST_BYTES + 4
 
 
 @dataclass(frozen=True)
@@ -163,7 +164,7 @@ class EngineCache:
         notice: Callable[[str], None] = lambda text: None,
     ) -> None:
         place = user_folder(VARIABLE, "XDG_CACHE_HOME", ".cache", "engines") if folder is None else folder
-        self.folder = make_private_folder(place, "engine cache")
+        self.folder = make_private_folder(place, "engine cache", VARIABLE)
         self._limit, self._notice = limit_bytes, notice
 
     def get(self, key: EngineKey) -> bytes | None:
@@ -179,7 +180,7 @@ class EngineCache:
         """
         path = self._path(key)
         try:
-            found = _read(path)
+            found = _read(path, key)
         except FileNotFoundError:
             return None
         except MemoryError as error:
@@ -188,9 +189,12 @@ class EngineCache:
             self._notice(f"a cached engine cannot be read ({error.strerror}): {path}; it is built again")
             return None
         except ValueError as error:
-            with contextlib.suppress(OSError):  # another process was quicker, or somebody put a folder there
-                path.unlink()
-            self._notice(f"a cached engine {error} and is removed: {path}; it is built again")
+            try:
+                path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
+                gone = "and is removed"
+            except OSError:  # a folder with something in it: whose it is, is not known
+                gone = "and has to be removed by hand"
+            self._notice(f"a cached engine {error} {gone}: {path}; it is built again")
             return None
         with contextlib.suppress(OSError):
             os.utime(path)  # the order in which entries go; not every file system keeps the time of reading
@@ -211,12 +215,22 @@ class EngineCache:
         described = json.dumps(dict(facts), sort_keys=True).encode()
         if len(described) > LARGEST_FACTS or not data:
             raise UsageError("engine is empty, or its facts too large", path, "build it again")
-        head = len(described).to_bytes(4, "little") + described
+        if path.is_dir():
+            raise EdgeLslaError("engine cannot be kept: a folder has its name in the engine cache", path, "remove it")
+        head = bytes.fromhex(key.digest()) + len(described).to_bytes(4, "little") + described
         digest = hashlib.sha256(head)
         digest.update(data)
         try:
-            with atomic_path(path) as temporary:
-                temporary.chmod(0o600)
+            # Unlocked only once it has its name.
+            with contextlib.ExitStack() as held, contextlib.ExitStack() as writing:
+                with self._alone():  # until it is locked it looks like a dead writer's
+                    self._sweep()
+                    temporary = writing.enter_context(atomic_path(path))
+                    temporary.chmod(0o600)
+                    handle = os.open(temporary, os.O_RDWR | os.O_CLOEXEC)
+                    held.callback(os.close, handle)
+                    with contextlib.suppress(OSError):  # a network file system without locks
+                        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 with temporary.open("wb") as file:
                     file.writelines((digest.digest(), head, data))
         except EdgeLslaError as error:
@@ -227,15 +241,21 @@ class EngineCache:
     def _path(self, key: EngineKey) -> Path:
         return self.folder / f"{key.digest()}{_SUFFIX}"
 
+    def _sweep(self) -> None:
+        """Remove what writers left that were killed."""
+        for one in _listed(self.folder):
+            if ".part" in one.name:
+                with contextlib.suppress(OSError):  # a living writer's, or removed meanwhile by another process
+                    if _is_abandoned(Path(one.path)):
+                        Path(one.path).unlink()
+
     def _make_room(self, newest: Path) -> None:
         with self._alone():
-            now, entries = time.time(), []
-            for one in os.scandir(self.folder):
-                with contextlib.suppress(OSError):  # removed meanwhile by another process
-                    status = one.stat(follow_symlinks=False)
-                    if ".part" in one.name and now - status.st_mtime > LEFTOVER_SECONDS:
-                        Path(one.path).unlink()  # of a writer that was killed
-                    elif one.name.endswith(_SUFFIX) and not one.name.startswith("."):
+            entries = []
+            for one in _listed(self.folder):
+                if one.name.endswith(_SUFFIX) and not one.name.startswith("."):
+                    with contextlib.suppress(OSError):  # removed meanwhile by another process
+                        status = one.stat(follow_symlinks=False)
                         entries.append((status.st_mtime_ns, status.st_size, one.name))
             excess = sum(size for _, size, _ in entries) - self._limit
             for _, size, name in sorted(entries):
@@ -260,17 +280,45 @@ class EngineCache:
             os.close(handle)
 
 
-def _read(path: Path) -> CachedEngine:
+def _listed(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except OSError:  # somebody removed the cache: there is nothing to tidy
+        return []
+
+
+def _is_abandoned(path: Path) -> bool:
+    """Say whether nobody holds the lock of an unfinished entry; without locks its age decides.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
+    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    except BlockingIOError:
+        return False
+    except OSError:
+        return time.time() - os.fstat(handle).st_mtime > LEFTOVER_SECONDS
+    finally:
+        os.close(handle)
+
+
+def _read(path: Path, key: EngineKey) -> CachedEngine:
     """Read and verify an entry; ValueError says what is wrong with it."""
     if path.is_symlink():
         raise ValueError("is a symbolic link")
+    if path.is_dir():
+        raise ValueError("is a folder")
     handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     with os.fdopen(handle, "rb") as file:
         status = os.fstat(handle)
         if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o077:
             raise ValueError("is not a file that only its owner can reach")
         head = file.read(_HEAD)
-        length = int.from_bytes(head[_DIGEST_BYTES:], "little")
+        length = int.from_bytes(head[2 * _DIGEST_BYTES :], "little")
         if len(head) != _HEAD or length > LARGEST_FACTS or status.st_size > MAX_BUNDLE_BYTES:
             raise ValueError("is damaged")
         described, data = file.read(length), file.read()
@@ -279,4 +327,12 @@ def _read(path: Path) -> CachedEngine:
     digest.update(data)
     if digest.digest() != head[:_DIGEST_BYTES]:
         raise ValueError("is damaged")
-    return CachedEngine(data, json.loads(described))
+    if head[_DIGEST_BYTES : 2 * _DIGEST_BYTES].hex() != key.digest():  # whole, and moved here from its own name
+        raise ValueError("is damaged (it is another one)")
+    try:
+        facts = json.loads(described)
+    except RecursionError:
+        facts = None
+    if not isinstance(facts, dict) or not data or not all(isinstance(value, str) for value in facts.values()):
+        raise ValueError("is damaged")
+    return CachedEngine(data, facts)

@@ -170,4 +170,6 @@ def _runnable(graph: ModelProto) -> ModelProto:
 def _parsed(data: bytes) -> ModelProto:
     import onnx
 
-    return _runnable(onnx.load_from_string(data))
+    from calibration.counters import drop_counters
+
+    return drop_counters(_runnable(onnx.load_from_string(data)))

@@ -6,7 +6,6 @@ memory; its layers are TensorRT's to tell, on a device that can open it. What ca
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 from edge_lsla.build.tensorrt.nodes import read_functions
 from edge_lsla.build.tensorrt.outline import Node, read_outline
 from edge_lsla.build.tensorrt.weights import read_weights, weight_totals
-from edge_lsla.errors import EdgeLslaError, GraphError, TrustError
+from edge_lsla.errors import BundleError, EdgeLslaError, GraphError, MissingComponentError, TrustError
 from edge_lsla.operator import DOMAIN, NAME, QUANTISED_NAME, RESIDUAL_NAME
+from edge_lsla.preflight import read_memory, read_profiles
 from edge_lsla.runner.inspection import EngineLayer
 
 if TYPE_CHECKING:
-    from edge_lsla.bundle import Artifact, Bundle
+    from edge_lsla.bundle import Artifact, Bundle, Manifest
 
 OPERATORS = (NAME, RESIDUAL_NAME, QUANTISED_NAME)
 UNOPENED = "TensorRT's layers are not read; --layers does it, on a device that can open this engine"
@@ -94,6 +94,57 @@ class ArtifactContents:
         }
 
 
+@dataclass(frozen=True)
+class Origin:
+    """Where a bundle comes from, as far as this machine can tell.
+
+    Attributes:
+        signature: a sentence: none, valid, not valid, or why it cannot be verified.
+        key_id: of who signed, hexadecimal; None: not signed, or malformed.
+        valid: whether the signature is that key's and of this bundle; None: not signed, or not verified.
+        trusted: whether the key is among this user's trusted keys; None: it cannot be told.
+        built_here: whether this machine built it.
+    """
+
+    signature: str
+    key_id: str | None
+    valid: bool | None
+    trusted: bool | None
+    built_here: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON-ready values."""
+        return asdict(self)
+
+
+def examine_origin(bundle: Bundle) -> Origin:
+    """Say who signed a bundle, and whether it was built here; nothing is raised for what cannot be told."""
+    from edge_lsla.bundle import PublicKey, trusted_keys, verify_signature, was_built_here
+    from edge_lsla.bundle.signing import parse_signature
+
+    here = was_built_here(bundle.manifest.sha256())
+    if bundle.signature is None:
+        return Origin("none", None, None, None, here)
+    try:
+        signature = parse_signature(bundle.signature, bundle.path)
+    except (BundleError, TrustError) as error:
+        return Origin(f"NOT VALID: {error.what}", None, False, None, here)
+    key, name = signature.key_id, f"the key {signature.key_id}"
+    try:
+        verify_signature(bundle, {key: PublicKey(key, bytes.fromhex(signature.public_key), bundle.path)})
+    except MissingComponentError as error:
+        return Origin(f"said to be by {name}; not verified: {error}", key, None, None, here)
+    except EdgeLslaError as error:
+        return Origin(f"NOT VALID: {error.what}", key, False, None, here)
+    try:
+        own = trusted_keys().get(key)
+    except EdgeLslaError as error:
+        return Origin(f"valid, by {name}; whether it is trusted cannot be told: {error}", key, True, None, here)
+    if own is None:
+        return Origin(f"valid, by {name}, which is not trusted here", key, True, False, here)
+    return Origin(f"valid, by {name}, trusted here ({own.path.name})", key, True, True, here)
+
+
 def inspect_bundle(
     bundle: Bundle, backend: str = "auto", precision: str | None = None, *, open_engines: bool = False
 ) -> tuple[ArtifactContents, ...]:
@@ -147,15 +198,16 @@ def _operator(node: Node) -> str:
 
 
 def _graph(bundle: Bundle, artifact: Artifact) -> ArtifactContents:
-    precisions = _precisions(bundle, artifact)
+    precisions = layer_precisions(bundle.manifest, artifact)
     try:
         return ArtifactContents(artifact, read_graph(bundle.read(artifact)), precisions)
     except GraphError as error:
         return ArtifactContents(artifact, None, precisions, notes=(str(error),))
 
 
-def _precisions(bundle: Bundle, artifact: Artifact) -> dict[str, str] | None:
-    manifest, like = bundle.manifest, (artifact.backend, artifact.precision)
+def layer_precisions(manifest: Manifest, artifact: Artifact) -> dict[str, str] | None:
+    """Return precision by layer, as the passport has it for an artifact, or for the graph that it was built from."""
+    like = (artifact.backend, artifact.precision)
     graphs = [one.name for one in manifest.artifacts if one.kind == "onnx" and (one.backend, one.precision) == like]
     found = (manifest.precisions.get(name) for name in (artifact.name, *graphs, artifact.precision))
     return next((dict(layers) for layers in found if layers), None)
@@ -163,15 +215,22 @@ def _precisions(bundle: Bundle, artifact: Artifact) -> dict[str, str] | None:
 
 def _engine(bundle: Bundle, artifact: Artifact, open_it: bool) -> ArtifactContents:
     notes: list[str] = []
-    beside, batches = artifact.versions.get("memory_bytes", ""), artifact.versions.get("profiles", "")
-    memory = artifact.size + int(beside) if re.fullmatch("[0-9]{1,18}", beside) else None
-    if memory is None:
-        notes.append("the passport does not say how much memory the engine needs")
-    profiles = tuple(
-        tuple(int(size) for size in one.split("-")) for one in re.findall(r"[0-9]+-[0-9]+-[0-9]+", batches)
-    )
-    if not profiles:
-        notes.append("the passport does not say which batches the engine takes")
+    memory: int | None = None
+    profiles: tuple[tuple[int, ...], ...] = ()
+    try:
+        beside = read_memory(artifact)
+        if beside is None:
+            notes.append("the passport does not say how much memory the engine needs")
+        else:
+            memory = artifact.size + beside
+    except BundleError as error:
+        notes.append(error.what)
+    try:
+        profiles = read_profiles(artifact)
+        if not profiles:
+            notes.append("the passport does not say which batches the engine takes")
+    except BundleError as error:
+        notes.append(error.what)
     layers = None
     if not open_it:
         notes.append(UNOPENED)
@@ -184,7 +243,8 @@ def _engine(bundle: Bundle, artifact: Artifact, open_it: bool) -> ArtifactConten
         notes.append("the engine was built without details: its inspector tells names only")
     elif layers == ():
         notes.append("the engine was built so that its inspector tells nothing")
-    return ArtifactContents(artifact, None, _precisions(bundle, artifact), profiles, memory, layers, tuple(notes))
+    precisions = layer_precisions(bundle.manifest, artifact)
+    return ArtifactContents(artifact, None, precisions, profiles, memory, layers, tuple(notes))
 
 
 def _engine_layers(bundle: Bundle, artifact: Artifact) -> tuple[EngineLayer, ...]:

@@ -1,13 +1,15 @@
-"""Tables of layers, operators and times, made with rich."""
+"""Tables of layers, operators and times, made with rich; names in them are a file's, and shown by `visible`."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from edge_lsla.console import visible
 from edge_lsla.inspecting import ArtifactContents
 from edge_lsla.layer_times import Measured
 
@@ -23,7 +25,7 @@ def contents(artifacts: Sequence[ArtifactContents]) -> RenderableType:
     engines = [one for one in artifacts if one.artifact.kind == "engine"]
     if engines:
         parts.append(_engines(engines))
-    parts += [Text(f"{one.artifact.name}: {note}", style="yellow") for one in artifacts for note in one.notes]
+    parts += [Text(visible(f"{one.artifact.name}: {note}"), style="yellow") for one in artifacts for note in one.notes]
     return Group(*parts)
 
 
@@ -33,7 +35,7 @@ def operators(artifacts: Sequence[ArtifactContents]) -> RenderableType:
     table = _table("nodes by operator", "operator", *counts)
     every = {name: max(count.get(name, 0) for count in counts.values()) for count in counts.values() for name in count}
     for name in sorted(every, key=lambda name: (-every[name], name)):
-        table.add_row(name, *(str(count.get(name, "-")) for count in counts.values()))
+        table.add_row(visible(name), *(str(count.get(name, "-")) for count in counts.values()))
     return table
 
 
@@ -44,11 +46,11 @@ def layers(artifacts: Sequence[ArtifactContents]) -> RenderableType:
     if known:
         table = _table("precision by layer", "layer", *known)
         for layer in dict.fromkeys(layer for precisions in known.values() for layer in precisions):
-            table.add_row(Text(layer), *(precisions.get(layer, "-") for precisions in known.values()))
+            table.add_row(visible(layer), *(precisions.get(layer, "-") for precisions in known.values()))
         parts.append(table)
     silent = [one.artifact.name for one in artifacts if not one.precisions]
     if silent:
-        parts.append(Text(f"the passport lists no layers for {', '.join(silent)}", style="dim"))
+        parts.append(Text(visible(f"the passport lists no layers for {', '.join(silent)}"), style="dim"))
     for one in artifacts:
         if one.engine_layers:
             columns = ("layer", "type", "precision", "plugin", "output", "tactic")
@@ -56,7 +58,7 @@ def layers(artifacts: Sequence[ArtifactContents]) -> RenderableType:
             for told in one.engine_layers:
                 output = told.outputs[0] if told.outputs else ""
                 row = (told.name, told.kind, told.precision, told.plugin, output, told.tactic)
-                table.add_row(*(Text(word, overflow="fold") for word in row))
+                table.add_row(*(visible(word) for word in row))
             parts.append(table)
     return Group(*parts)
 
@@ -75,7 +77,8 @@ def times(measured: Measured) -> RenderableType:
         share = 100 * layer.milliseconds / total if total else 0.0
         style = "" if layer.nodes else "dim"
         figures = (f"{layer.milliseconds:.3f}", f"{share:.1f}", str(layer.calls))
-        table.add_row(Text(layer.name), layer.kind, layer.precision, *figures, style=style)
+        names = (visible(word) for word in (layer.name, layer.kind, layer.precision))
+        table.add_row(*names, *figures, style=style)
     rest = measured.slowest[SHOWN:]
     if rest:
         taken = sum(layer.milliseconds for layer in rest)
@@ -83,7 +86,7 @@ def times(measured: Measured) -> RenderableType:
     by_precision: dict[str, float] = {}
     for layer in measured.slowest:
         by_precision[layer.precision] = by_precision.get(layer.precision, 0.0) + layer.milliseconds
-    split = ", ".join(f"{name or 'unknown'} {value:.3f} ms" for name, value in by_precision.items())
+    split = ", ".join(f"{visible(name) or 'unknown'} {value:.3f} ms" for name, value in by_precision.items())
     own = [layer for layer in measured.layers if not layer.nodes]
     lines = [f"by precision: {split}"]
     if own:
@@ -93,26 +96,35 @@ def times(measured: Measured) -> RenderableType:
 
 
 def _graphs(artifacts: Sequence[ArtifactContents]) -> RenderableType:
-    table = _table("graphs", "name", "nodes", "attention", "weights", "precision of layers")
+    table = _table("graphs", "name", "nodes", "attention", "weights", "layers")
     for one in artifacts:
         graph = one.graph
         assert graph is not None  # the caller chose them
         named = [f"{len(names)} {operator}" for operator, names in graph.attention_nodes.items()]
         named += [f"{count} nodes in the body of {name.rpartition(':')[2]}" for name, count in graph.functions.items()]
         attention = f"{graph.attention}: {', '.join(named)}" if named else graph.attention
-        table.add_row(one.artifact.name, str(graph.nodes), attention, _weights(graph.weights), _precisions(one))
+        row = (
+            one.artifact.name,
+            str(graph.nodes),
+            attention,
+            _weights(graph.weights),
+            count_precisions(one.precisions),
+        )
+        table.add_row(*(visible(word) for word in row))
     return table
 
 
 def _engines(artifacts: Sequence[ArtifactContents]) -> RenderableType:
-    table = _table("engines", "name", "targets", "batches", "GPU memory", "made by", "precision of layers")
+    table = _table("engines", "name", "targets", "batches", "GPU memory", "made by", "layers")
     for one in artifacts:
         artifact = one.artifact
         batches = ", ".join(f"{low} to {high}, best {best}" for low, best, high in one.profiles)
         memory = f"{one.memory_bytes / 1e6:.2f} MB" if one.memory_bytes is not None else "-"
         version = artifact.versions.get(artifact.backend, "-")
         made = ", ".join(artifact.targets) or "any"
-        table.add_row(artifact.name, made, batches or "-", memory, f"{artifact.backend} {version}", _precisions(one))
+        counts = count_precisions(one.precisions)
+        row = (artifact.name, made, batches or "-", memory, f"{artifact.backend} {version}", counts)
+        table.add_row(*(visible(word) for word in row))
     return table
 
 
@@ -122,15 +134,14 @@ def _weights(weights: dict[str, dict[str, int]]) -> str:
     )
 
 
-def _precisions(one: ArtifactContents) -> str:
-    counts: dict[str, int] = {}
-    for precision in (one.precisions or {}).values():
-        counts[precision] = counts.get(precision, 0) + 1
-    return ", ".join(f"{count} {precision}" for precision, count in sorted(counts.items())) or "-"
+def count_precisions(precisions: Mapping[str, str] | None) -> str:
+    """Return how many layers have each precision, the commonest first: "26 int8, 7 fp16"."""
+    counts = sorted(Counter((precisions or {}).values()).items(), key=lambda entry: (-entry[1], entry[0]))
+    return ", ".join(f"{count} {precision}" for precision, count in counts) or "-"
 
 
 def _table(title: str, *columns: str) -> Table:
-    table = Table(title=Text(title), title_justify="left")
+    table = Table(title=Text(visible(title)), title_justify="left")
     for column in columns:
-        table.add_column(column, overflow="fold")
+        table.add_column(visible(column), overflow="fold")
     return table

@@ -22,12 +22,13 @@ Sources: TensorRT 11.4 support matrix, "Engine Portability"; TensorRT for RTX, "
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from edge_lsla import operator
-from edge_lsla.bundle import Artifact, Passport
+from edge_lsla.bundle import Artifact, Manifest, Passport
 from edge_lsla.device import Device
 from edge_lsla.errors import BundleError, CompatibilityError, EdgeLslaError, MissingComponentError, TrustError
 
@@ -40,9 +41,10 @@ _INSTALL = {
 }
 _RTX_CAPABILITIES = (75, 80, 86, 89, 120, 121)
 _TENSORRT_OLDEST_CAPABILITY = 75
-_FORMS = {"memory_bytes": "[0-9]{1,18}", "profiles": r"[0-9]{1,9}(-[0-9]{1,9}){2}(,[0-9]{1,9}(-[0-9]{1,9}){2}){0,63}"}
+_PROFILES = r"[0-9]{1,9}(-[0-9]{1,9}){2}(,[0-9]{1,9}(-[0-9]{1,9}){2}){0,63}"
+_LARGEST_MEMORY = 2**42  # bytes, 4 TiB: no GPU has that much
+_ATTENTIONS = ("plugin", "function", "split")
 _TIGHT = 0.8  # of the memory that is free: beyond it, other programs make the difference
-_CPU = "or run the bundle on the CPU: --backend onnxruntime"
 
 
 @dataclass(frozen=True)
@@ -97,9 +99,67 @@ def check_artifact(
     Returns:
         Every mismatch, those first that make others pointless; those with an `error` refuse.
     """
-    case = _Case(artifact, passport, device, batch, memory_needed, trust, f"build-engine {bundle}")
-    parts = (_facts, _machine, _gpu, _runtime, _trusted, _engine, _plugin, _limits)
+    case = _Case(artifact, passport, device, batch, memory_needed, trust, shlex.quote(str(bundle)))
+    parts = (_facts, _form, _machine, _gpu, _runtime, _trusted, _engine, _plugin, _limits)
     return tuple(mismatch for part in parts for mismatch in part(case))
+
+
+def check_graph(
+    artifact: Artifact, passport: Passport, version: str | None, *, bundle: object = "BUNDLE"
+) -> tuple[Mismatch, ...]:
+    """Compare what a typed ONNX needs with the runtime that is to build an engine of it, for GPUs that are elsewhere.
+
+    Args:
+        artifact: of a bundle; a typed ONNX for TensorRT or TensorRT for RTX.
+        passport: the bundle's manifest.
+        version: of the runtime; None: not known, and not checked.
+        bundle: its path, for the commands in the remedies.
+
+    Returns:
+        What `check_artifact` finds without a device: damaged facts, attention in a form that this edge-lsla or the
+        backend does not know, operators of a later version, and a runtime that is too old for the graph.
+    """
+    device = Device("", tensorrt=version, tensorrt_rtx=version, onnxruntime=version)
+    case = _Case(artifact, passport, device, 1, None, None, shlex.quote(str(bundle)))
+    parts = (_facts, _form, *(() if version is None else (_version_needed,)))
+    return tuple(mismatch for part in parts for mismatch in part(case))
+
+
+def read_profiles(artifact: Artifact) -> tuple[tuple[int, int, int], ...]:
+    """Return the profiles of an engine as its `versions` say: smallest, best-served and largest batch of each.
+
+    Returns:
+        None of them where nothing is said.
+
+    Raises:
+        BundleError: what is said cannot be.
+    """
+    if (text := artifact.versions.get("profiles")) is None:
+        return ()
+    sizes = re.fullmatch(_PROFILES, text) and [[int(size) for size in one.split("-")] for one in text.split(",")]
+    if not sizes or any(not 1 <= low <= best <= high for low, best, high in sizes):
+        raise _damaged("profiles", text, artifact)
+    return tuple((low, best, high) for low, best, high in sizes)
+
+
+def read_memory(artifact: Artifact) -> int | None:
+    """Return the device memory that an engine needs beside its own size, bytes, as its `versions` say.
+
+    Returns:
+        None where nothing is said.
+
+    Raises:
+        BundleError: what is said cannot be.
+    """
+    if (text := artifact.versions.get("memory_bytes")) is None:
+        return None
+    if not re.fullmatch("[0-9]{1,18}", text) or int(text) > _LARGEST_MEMORY:
+        raise _damaged("memory_bytes", text, artifact)
+    return int(text)
+
+
+def _damaged(key: str, text: str, artifact: Artifact) -> BundleError:
+    return BundleError(f"the manifest's {key} cannot be {text!r}", artifact.name, "rebuild the bundle")
 
 
 def engine_versions(
@@ -142,7 +202,7 @@ class _Case:
     batch: int
     memory_needed: int | None
     trust: TrustError | None
-    build: str
+    bundle: str
 
     @property
     def backend(self) -> str:
@@ -158,7 +218,31 @@ class _Case:
 
     @property
     def rebuild(self) -> str:
-        return f"build the engine here: `{self.build} --backend {self.backend}`"
+        return self.build()
+
+    def build(self, options: str = "") -> str:
+        """What makes an engine that fits: from the bundle's own graph, or of the model where it has none."""
+        if self.holds(self.backend):
+            return f"build the engine here: `{self.command(f'--backend {self.backend}{options}')}`"
+        return f"rebuild the bundle from its checkpoint with --backend {self.backend}"
+
+    def command(self, options: str) -> str:
+        return f"build-engine {self.bundle} -o NEW.lsla {options}"
+
+    def holds(self, backend: str) -> bool:
+        """Whether the bundle has a graph for a backend; a passport without its artifacts does not tell."""
+        held = self.passport.artifacts if isinstance(self.passport, Manifest) else (self.artifact,)
+        return any((one.backend, one.kind) == (backend, "onnx") for one in held)
+
+    def otherwise(self, what: str) -> str:
+        """A remedy, with the CPU as the other one where the bundle runs on it."""
+        return f"{what}, or run the bundle on the CPU: --backend onnxruntime" if self.holds("onnxruntime") else what
+
+    @property
+    def use_tensorrt(self) -> str:
+        if self.holds("tensorrt"):
+            return self.otherwise(f"use TensorRT: `{self.command('--backend tensorrt')}`")
+        return self.otherwise("rebuild the bundle from its checkpoint with --backend tensorrt")
 
     @property
     def version(self) -> str | None:
@@ -170,14 +254,28 @@ class _Case:
 
     @property
     def memory_bytes(self) -> int:
-        text = self.fact("memory_bytes") or ""
-        return int(text) if re.fullmatch(_FORMS["memory_bytes"], text) else 0
+        try:
+            return read_memory(self.artifact) or 0
+        except BundleError:  # `_facts` says so
+            return 0
 
     @property
-    def profiles(self) -> list[list[int]]:
-        text = self.fact("profiles") or ""
-        known = re.fullmatch(_FORMS["profiles"], text)
-        return [[int(size) for size in one.split("-")] for one in text.split(",")] if known else []
+    def profiles(self) -> tuple[tuple[int, int, int], ...]:
+        try:
+            return read_profiles(self.artifact)
+        except BundleError:
+            return ()
+
+    @property
+    def attention(self) -> str:
+        """How attention is written: as recorded, else as the passport lets one think."""
+        guess = "plugin" if self.passport.plugin and self.backend == "tensorrt" else "function"
+        return self.fact("attention") or guess
+
+    @property
+    def operator_version(self) -> str | None:
+        wanted = self.fact("operator_version") or (self.passport.plugin or {}).get("operator_version")
+        return None if wanted is None else str(wanted)
 
     def no(self, code: str, what: str, remedy: str, error: type[EdgeLslaError] = CompatibilityError) -> Mismatch:
         return Mismatch(code, what, self.artifact.name, remedy, error)
@@ -187,13 +285,29 @@ class _Case:
 
 
 def _facts(case: _Case) -> Iterator[Mismatch]:
-    for key, form in _FORMS.items():
-        if (fact := case.fact(key)) is not None and not re.fullmatch(form, fact):
-            what = f"the manifest's {key} cannot be {fact!r}"
-            yield case.no("facts-damaged", what, "rebuild the bundle", BundleError)
+    for read in (read_profiles, read_memory):
+        try:
+            read(case.artifact)
+        except BundleError as error:
+            yield case.no("facts-damaged", error.what, error.remedy or "", BundleError)
     if case.is_engine and case.fact(case.backend) is None:
         what = f"the manifest does not say which version of {case.name} built the engine"
         yield case.no("facts-missing", what, case.rebuild)
+
+
+def _form(case: _Case) -> Iterator[Mismatch]:
+    if case.backend == "onnxruntime":
+        return
+    form, wanted = case.attention, case.operator_version
+    if form not in _ATTENTIONS:
+        what = f"attention is written in a form that this edge-lsla does not know, {form!r}"
+        yield case.no("attention-unknown", what, "update edge-lsla, or rebuild the bundle")
+    elif form == "plugin" and case.backend != "tensorrt":
+        what = f"attention is left to the plugin, and {case.name} takes none"
+        yield case.no("attention-plugin", what, f"rebuild the bundle from its checkpoint with --backend {case.backend}")
+    if wanted is not None and form == "plugin" and _version(wanted) > (operator.VERSION,):
+        what = f"artifact needs version {wanted} of the operators and this edge-lsla has {operator.VERSION}"
+        yield case.no("operator-newer", what, "update edge-lsla and its plugin library on this device")
 
 
 def _machine(case: _Case) -> Iterator[Mismatch]:
@@ -203,7 +317,7 @@ def _machine(case: _Case) -> Iterator[Mismatch]:
         yield case.no("bits", what, "install a 64-bit system and Python")
     if case.backend == "tensorrt-rtx" and machine != "x86_64":
         what = f"TensorRT for RTX runs on x86_64 and this processor is {machine}"
-        yield case.no("rtx-machine", what, f"use TensorRT: `{case.build} --backend tensorrt`, {_CPU}")
+        yield case.no("rtx-machine", what, case.use_tensorrt)
     elif case.is_engine and built is not None and built != machine:
         what = f"engine was built on {built} and this processor is {machine}"
         yield case.no("engine-machine", what, case.rebuild)
@@ -215,6 +329,15 @@ def _runtime(case: _Case) -> Iterator[Mismatch]:
         missing = f"{case.name} is not installed on this device"
         yield case.no("backend-missing", missing, install, MissingComponentError)
         return
+    yield from _version_needed(case)
+    # TensorRT 11.4 support matrix: no JetPack between 11.2.1 and 11.4.0.
+    if case.backend == "tensorrt" and case.device.l4t and (11, 2, 1) <= _version(have)[:3] <= (11, 4, 0):
+        what = f"TensorRT {have} does not support Jetsons and this is one, with Jetson Linux {case.device.l4t}"
+        yield case.no("tensorrt-jetson", what, f"install JetPack's own TensorRT: {install}")
+
+
+def _version_needed(case: _Case) -> Iterator[Mismatch]:
+    have, install = case.version or "", _INSTALL[case.backend]
     needs = None if case.is_engine else case.fact("needs")
     if _version(have) < _version(_OLDEST[case.backend]):
         what = f"edge-lsla needs {case.name} {_OLDEST[case.backend]} or newer and this device has {have}"
@@ -224,11 +347,7 @@ def _runtime(case: _Case) -> Iterator[Mismatch]:
         yield case.no("parser-old", what, f"update it: {install}")
     elif not case.is_engine and (seen := case.fact(case.backend)) and _version(have) < _version(seen):
         what = f"ONNX was tried with {case.name} {seen} and this device has the older {have}"
-        yield case.warn("parser-untried", what, "try it: `selftest`")
-    # TensorRT 11.4 support matrix: no JetPack between 11.2.1 and 11.4.0.
-    if case.backend == "tensorrt" and case.device.l4t and (11, 2, 1) <= _version(have)[:3] <= (11, 4, 0):
-        what = f"TensorRT {have} does not support Jetsons and this is one, with Jetson Linux {case.device.l4t}"
-        yield case.no("tensorrt-jetson", what, f"install JetPack's own TensorRT: {install}")
+        yield case.warn("parser-untried", what, f"try it: `selftest {case.bundle}`")
 
 
 def _gpu(case: _Case) -> Iterator[Mismatch]:
@@ -237,23 +356,23 @@ def _gpu(case: _Case) -> Iterator[Mismatch]:
         return
     if device.driver is None and device.cuda is None:
         what = f"{case.name} needs NVIDIA's driver and this device has none"
-        yield case.no("no-driver", what, f"install the driver, {_CPU}", MissingComponentError)
+        yield case.no("no-driver", what, case.otherwise("install the driver"), MissingComponentError)
     elif device.gpu is None:
         what = f"{case.name} needs an NVIDIA GPU and the driver ({device.driver or device.cuda}) finds none"
-        yield case.no("no-gpu", what, f"check `nvidia-smi`, {_CPU}", MissingComponentError)
+        yield case.no("no-gpu", what, case.otherwise("check `nvidia-smi`"), MissingComponentError)
     if capability is not None and case.backend == "tensorrt-rtx" and capability not in _RTX_CAPABILITIES:
         known = ", ".join(f"sm{one}" for one in _RTX_CAPABILITIES)
         what = f"TensorRT for RTX supports {known} and this GPU, {device.gpu}, is sm{capability}"
-        yield case.no("gpu-unsupported", what, f"use TensorRT: `{case.build} --backend tensorrt`, {_CPU}")
+        yield case.no("gpu-unsupported", what, case.use_tensorrt)
     elif capability is not None and capability < _TENSORRT_OLDEST_CAPABILITY:
         oldest = f"sm{_TENSORRT_OLDEST_CAPABILITY}"
         what = f"{case.name} supports {oldest} and later and this GPU, {device.gpu}, is {device.target}"
-        yield case.no("gpu-unsupported", what, f"use a newer GPU, {_CPU}")
+        yield case.no("gpu-unsupported", what, case.otherwise("use a newer GPU"))
     elif capability is not None and not case.artifact.fits(device.target):
         made = ", ".join(case.artifact.targets)
         what = f"engine was built for {made} and this GPU, {device.gpu}, is {device.target}"
         target = f" --target {device.target}" if case.backend == "tensorrt-rtx" else ""
-        yield case.no("target", what, f"build the engine here: `{case.build} --backend {case.backend}{target}`")
+        yield case.no("target", what, case.build(target))
     needed = case.fact("cuda")
     if needed is not None and device.cuda is not None and _version(device.cuda) < _version(needed):
         what = f"engine needs CUDA {needed} and the driver {device.driver or ''} knows CUDA {device.cuda} at most"
@@ -287,7 +406,7 @@ def _engine(case: _Case) -> Iterator[Mismatch]:
     gpu, driver, cuda, l4t = (case.fact(key) for key in ("gpu", "driver", "cuda", "l4t"))
     if gpu and device.gpu and gpu != device.gpu:
         yield case.no("gpu-name", f"engine was built for the GPU {gpu} and this one is {device.gpu}", case.rebuild)
-    again = f"measure it: `benchmark`; if it is slower, {case.rebuild}"
+    again = f"measure it: `benchmark {case.bundle}`; if it is slower, {case.rebuild}"
     if driver and device.driver and driver != device.driver:
         yield case.warn("driver", f"engine was built with driver {driver} and this device has {device.driver}", again)
     if cuda and device.cuda and _version(device.cuda)[0] > _version(cuda)[0]:
@@ -309,13 +428,8 @@ def _engine(case: _Case) -> Iterator[Mismatch]:
 
 def _plugin(case: _Case) -> Iterator[Mismatch]:
     described = case.passport.plugin or {}
-    wanted = case.fact("operator_version") or described.get("operator_version")
-    form = case.fact("attention") or ("plugin" if case.passport.plugin else "function")
-    if case.backend != "tensorrt" or form != "plugin":
+    if case.backend != "tensorrt" or case.attention != "plugin":
         return
-    if wanted is not None and _version(str(wanted)) > (operator.VERSION,):
-        what = f"artifact needs version {wanted} of the operators and this edge-lsla has {operator.VERSION}"
-        yield case.no("operator-newer", what, "update edge-lsla and its plugin library on this device")
     library = case.device.plugin
     if library is None:
         broken = [notice.partition(":")[0] for notice in case.device.notices if notice.startswith("plugin library")]
@@ -331,12 +445,12 @@ def _plugin(case: _Case) -> Iterator[Mismatch]:
         if case.is_engine:
             yield case.no("plugin-index", what, f"install the plugin of that release, or {case.rebuild}")
         else:  # other kernels of the same operators: the golden numbers decide
-            yield case.warn("plugin-other", what, "check the numbers: `selftest`")
+            yield case.warn("plugin-other", what, f"check the numbers: `selftest {case.bundle}`")
     elif case.is_engine and (built := case.fact("plugin_sha256")) and built != library.sha256:
         what = (
             f"plugin library is {library.sha256[:12]} and the engine was built with {built[:12]}, of the same kernels"
         )
-        yield case.warn("plugin-rebuilt", what, "nothing to do unless `selftest` fails")
+        yield case.warn("plugin-rebuilt", what, f"nothing to do unless `selftest {case.bundle}` fails")
     capability = case.device.capability
     if capability is not None and capability not in library.architectures:
         held = ", ".join(f"sm{one}" for one in library.architectures) or "no GPU"
@@ -352,7 +466,7 @@ def _limits(case: _Case) -> Iterator[Mismatch]:
     if case.is_engine and profiles and not any(low <= case.batch <= high for low, _, high in profiles):
         spans = " and ".join(f"{low} to {high}" for low, _, high in profiles)
         what = f"engine's profiles cover batches of {spans} and {case.batch} is asked for"
-        yield case.no("batch", what, f"choose another --batch, or `{case.build} --batch {case.batch}`")
+        yield case.no("batch", what, f"choose another --batch, or {case.build(f' --batch {case.batch}')}")
     needed = case.memory_needed
     if needed is None and case.is_engine:
         needed = case.artifact.size + case.memory_bytes
@@ -362,7 +476,7 @@ def _limits(case: _Case) -> Iterator[Mismatch]:
         return
     if total is not None and needed > total:
         what = f"artifact needs {_mb(needed)} of {kind} and this device has {_mb(total)}"
-        yield case.no("memory-total", what, f"use a smaller batch, model or precision, {_CPU}")
+        yield case.no("memory-total", what, case.otherwise("use a smaller batch, model or precision"))
     elif free is not None and needed > free:
         what = f"artifact needs {_mb(needed)} of {kind} and {_mb(free)} of {_mb(total)} are free"
         yield case.no("memory-free", what, "close other programs, or use a smaller batch")

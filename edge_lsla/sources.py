@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 from edge_lsla.bundling import Source
 from edge_lsla.console import progress, say
 from edge_lsla.errors import DatasetError, GraphError, UsageError
-from edge_lsla.operator import NAME, QUANTISED_NAME, RESIDUAL_NAME
+from edge_lsla.operator import DOMAIN, NAME, QUANTISED_NAME, RESIDUAL_NAME
 
 if TYPE_CHECKING:
     from onnx import ModelProto
 
+    from edge_lsla.description import Description
     from edge_lsla.surgery.fuse import FuseReport
 
 # What `fuse --level` makes.
@@ -25,7 +26,12 @@ OPERATORS = {"attention": NAME, "residual": RESIDUAL_NAME, "int8": QUANTISED_NAM
 def read_source(
     source: Path, model: str | None = None, key_map: Path | None = None, labels: Path | None = None
 ) -> Source:
-    """Read a checkpoint (exporting it on the way) or an ONNX file, and fuse it."""
+    """Read a checkpoint (exporting it on the way) or an ONNX file, and fuse it.
+
+    Raises:
+        CheckpointError, GraphError: the file is not what it should be, or nothing in it could be fused.
+        UsageError: it is a bundle, or no such model.
+    """
     from edge_lsla.description import describe
     from edge_lsla.export.onnx_export import export_onnx
     from edge_lsla.model.checkpoint import file_sha256, open_checkpoint
@@ -35,7 +41,13 @@ def read_source(
     digests = {}
     if source.suffix == ".onnx":
         graph = read_onnx(source)
-        description = describe(graph, source, labels)
+        try:
+            description = describe(graph, source, labels)
+        except UsageError as error:  # of a setting that the graph decides, not the user
+            raise GraphError(
+                "the graph's image size cannot be used", f"{source}: {error.what}", "export it again"
+            ) from error
+        _check_graph(graph, source, description)
         digests["onnx"] = file_sha256(source)
     elif source.suffix == ".lsla":
         raise UsageError("a bundle is built from a checkpoint or an ONNX file", source, "give one of these")
@@ -53,6 +65,25 @@ def read_source(
     if not any(is_operator(node) for node in graph.graph.node):
         graph, _ = fuse_graph(graph, source)
     return Source(source, graph, description, digests)
+
+
+def _check_graph(graph: ModelProto, path: Path, description: Description) -> None:
+    """Refuse what would only be found out when the graph runs, in ONNX Runtime's words."""
+    bodies = {(function.domain, function.name) for function in graph.functions}
+    for node in graph.graph.node:
+        if node.domain == DOMAIN and (node.domain, node.op_type) not in bodies:
+            raise GraphError(
+                f"the graph's {node.op_type} has no function body",
+                f"{path}: node {node.name or 'without a name'}",
+                "give the fused graph with its local functions (fuse without --for-plugin)",
+            )
+    side = description.preprocessing.image_size
+    for tensor in graph.graph.input:
+        sizes = [size.dim_value for size in tensor.type.tensor_type.shape.dim[2:]]
+        if tensor.name == "images" and sizes != [side, side]:
+            written = " x ".join(str(size or "?") for size in sizes) or "no size"
+            what = f"the graph takes pictures of {written} pixels and its description says {side}"
+            raise GraphError(what, path, "export it again")
 
 
 def with_class_names(source: Source, data: Path | None) -> Source:

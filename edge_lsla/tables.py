@@ -1,4 +1,4 @@
-"""Tables for people, made with rich."""
+"""Tables for people, made with rich; names in them may be a file's, and are shown by `visible`."""
 
 from __future__ import annotations
 
@@ -10,14 +10,17 @@ from rich.table import Table
 from rich.text import Text
 
 from edge_lsla.bundle import Bundle
+from edge_lsla.console import visible
 from edge_lsla.doctor import Check
 from edge_lsla.evaluation import Score
+from edge_lsla.inspecting import examine_origin, layer_precisions
+from edge_lsla.layer_tables import count_precisions
 
 
 def passport(bundle: Bundle) -> RenderableType:
-    """Lay out a bundle's manifest."""
-    manifest = bundle.manifest
-    facts = Table(title=str(bundle.path), show_header=False, title_justify="left")
+    """Lay out a bundle's manifest, and where it comes from."""
+    manifest, origin = bundle.manifest, examine_origin(bundle)
+    facts = Table(title=Text(visible(bundle.path)), show_header=False, title_justify="left")
     labels = ", ".join(manifest.labels[:8]) + (" …" if len(manifest.labels) > 8 else "")
     rows = {
         "model": manifest.name,
@@ -25,22 +28,24 @@ def passport(bundle: Bundle) -> RenderableType:
         "classes": f"{len(manifest.labels)}: {labels}",
         "input": f"{manifest.preprocessing.image_size} px, resize {manifest.preprocessing.resize}",
         "digest": bundle.digest,
+        "signature": origin.signature,
+        "built here": "yes" if origin.built_here else "no",
         **{f"sha256 of {name}": digest for name, digest in manifest.digests.items()},
-        **{f"calibration {name}": str(value) for name, value in (manifest.calibration or {}).items()},
-        **{f"fidelity {name}": _plain(value) for name, value in manifest.fidelity.items()},
+        **{f"calibration {name}": _brief(value) for name, value in (manifest.calibration or {}).items()},
+        **{f"fidelity {name}": _plain(value) for name, value in manifest.fidelity.items() if name != "gate"},
+        **_gate(manifest.fidelity.get("gate")),
         "golden set": f"{manifest.golden.images} images, allowed differences "
         + ", ".join(f"{name} {value.max_abs:.3g}" for name, value in manifest.golden.tolerance.items()),
     }
     for name, text in rows.items():
-        facts.add_row(name, Text(text, overflow="fold"))
+        facts.add_row(visible(name), Text(visible(text), overflow="fold"))
     artifacts = Table(title="artifacts, preferred one first", title_justify="left")
-    for column in ("name", "precision", "int8 layers", "targets", "size"):
+    for column in ("name", "precision", "layers", "targets", "size"):
         artifacts.add_column(column, no_wrap=column == "name")
     for one in manifest.artifacts:
-        layers = manifest.precisions.get(one.name, manifest.precisions.get(one.precision, {}))
-        int8 = sum(precision == "int8" for precision in layers.values())
-        targets, share = ", ".join(one.targets) or "any", f"{int8} of {len(layers)}" if layers else "-"
-        artifacts.add_row(one.name, one.precision, share, targets, f"{one.size / 1e6:.2f} MB")
+        layers, targets = count_precisions(layer_precisions(manifest, one)), ", ".join(one.targets) or "any"
+        row = (one.name, one.precision, layers, targets, f"{one.size / 1e6:.2f} MB")
+        artifacts.add_row(*(visible(word) for word in row))
     return Group(facts, artifacts)
 
 
@@ -48,11 +53,12 @@ def checks(found: Sequence[Check]) -> RenderableType:
     """Lay out the doctor's findings."""
     table = Table(title="doctor", title_justify="left")
     for column in ("", "what", "found", "what to do"):
-        table.add_column(column)
+        table.add_column(column, overflow="fold")
     for check in found:
         word, style = ("ok", "green") if check.found else (("missing", "red") if check.needed else ("absent", "yellow"))
         mark = Text(word, style=style)
-        table.add_row(mark, check.name, check.detail, "" if check.found else check.remedy)
+        remedy = "" if check.found else visible(check.remedy)
+        table.add_row(mark, visible(check.name), visible(check.detail), remedy)
     return table
 
 
@@ -67,8 +73,8 @@ def accuracy(score: Score) -> RenderableType:
     for column in ("class", "right", "of", "top-1 %"):
         table.add_column(column, justify="left" if column == "class" else "right")
     for name, (right, seen) in score.per_class.items():
-        table.add_row(name, str(right), str(seen), f"{100 * right / seen:.1f}")
-    lines = [f"{true} taken for {named}: {times}" for true, named, times in score.confused]
+        table.add_row(visible(name), str(right), str(seen), f"{100 * right / seen:.1f}")
+    lines = [visible(f"{true} taken for {named}: {times}") for true, named, times in score.confused]
     return Group(table, *lines)
 
 
@@ -105,6 +111,22 @@ def latencies(rows: Sequence[Mapping[str, Any]], title: str) -> RenderableType:
             f"{slowest / row['median_ms']:.2f} x",
         )
     return table
+
+
+def _brief(value: object) -> str:
+    """Show a number or a name; of a table only how long it is: `--json` has all of it."""
+    return f"{len(value)} entries" if isinstance(value, (dict, list)) else str(value)
+
+
+def _gate(verdicts: object) -> dict[str, str]:
+    """Show why each backend ships what it ships; whoever made the bundle wrote this."""
+    rows = {}
+    for backend, verdict in verdicts.items() if isinstance(verdicts, dict) else ():
+        reasons = verdict.get("reasons") if isinstance(verdict, dict) else None
+        if isinstance(reasons, list):
+            forced = "; FORCED" if verdict.get("forced") else ""
+            rows[f"gate {backend}"] = "; ".join(map(str, reasons)) + forced
+    return rows
 
 
 def _plain(value: object) -> str:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import fcntl
+import hashlib
 import os
+import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -86,7 +90,7 @@ CHANGED = {
     "optimisation_level": 4,
     "targets": (),
     "edge_lsla": "99",
-    "format": 3,
+    "format": 4,
 }
 
 
@@ -137,12 +141,27 @@ def test_every_flipped_byte_removes_the_entry_with_a_notice(cache: EngineCache, 
     assert len(notices) == 1  # what is not there is nothing to tell
 
 
+KEYED = bytes.fromhex(KEY.digest())
+
+
+def sealed(head: bytes, facts: bytes = b"", data: bytes = b"") -> bytes:
+    """An entry whose digest is right, whatever is in it."""
+    length = len(facts).to_bytes(4, "little") if facts else b""
+    return hashlib.sha256(head + length + facts + data).digest() + head + length + facts + data
+
+
 HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
     "empty": (lambda p: p.write_bytes(b""), "is damaged"),
     "cut": (lambda p: p.write_bytes(p.read_bytes()[:-1]), "is damaged"),
     "longer": (lambda p: p.write_bytes(p.read_bytes() + b"x"), "is damaged"),
     "noise": (lambda p: p.write_bytes(os.urandom(9999)), "is damaged"),
     "states huge facts": (lambda p: p.write_bytes(bytes(32) + b"\xff" * 40), "is damaged"),
+    "of an older format": (lambda p: p.write_bytes(sealed(b"\2\0\0\0{}engine")), "is damaged"),
+    "facts too deep": (lambda p: p.write_bytes(sealed(KEYED, b"[" * 10**5 + b"]" * 10**5, b"engine")), "is damaged"),
+    "facts are a list": (lambda p: p.write_bytes(sealed(KEYED, b"[]", b"engine")), "is damaged"),
+    "facts are no texts": (lambda p: p.write_bytes(sealed(KEYED, b'{"a": 1}', b"engine")), "is damaged"),
+    "no engine": (lambda p: p.write_bytes(sealed(KEYED, b"{}", b"")), "is damaged"),
+    "an empty folder": (lambda p: p.unlink() or p.mkdir(), "is a folder and is removed"),
     "huge": (lambda p: os.truncate(p, 2**33), "is damaged"),
     "group reads it": (lambda p: p.chmod(0o640), "is not a file that only its owner can reach"),
     "all write it": (lambda p: p.chmod(0o602), "is not a file that only its owner can reach"),
@@ -167,12 +186,24 @@ def test_entries_that_others_made_or_damaged_are_removed(cache: EngineCache, not
     assert cache.get(KEY) == b"again"
 
 
+def test_an_entry_under_anothers_name_is_refused(cache: EngineCache, notices: list[str]) -> None:
+    cache.put(KEY, b"engine", FACTS)
+    other = dataclasses.replace(KEY, gpu="another")
+    shutil.copy2(entry(cache), entry(cache, other))
+    assert cache.load(other) is None
+    where = entry(cache, other)
+    assert notices == [f"a cached engine is damaged (it is another one) and is removed: {where}; it is built again"]
+    assert not where.exists()
+    assert cache.get(KEY) == b"engine"
+
+
 def test_a_folder_in_an_entrys_place_is_a_notice_and_then_a_sentence(cache: EngineCache, notices: list[str]) -> None:
     (entry(cache) / "x").mkdir(parents=True)
     assert cache.get(KEY) is None
-    assert "cannot be read (Is a directory)" in notices[0]
-    with pytest.raises(EdgeLslaError, match=r"engine cannot be kept in the engine cache: .*free some space"):
+    assert notices == [f"a cached engine is a folder and has to be removed by hand: {entry(cache)}; it is built again"]
+    with pytest.raises(EdgeLslaError, match=r"a folder has its name in the engine cache: .*\.engine; remove it"):
         cache.put(KEY, b"engine", FACTS)
+    assert (entry(cache) / "x").is_dir()
 
 
 @pytest.mark.parametrize("mode", [0o750, 0o705, 0o777, 0o1777])
@@ -244,14 +275,56 @@ def test_what_was_just_put_stays_however_large_or_old_its_time(cache: EngineCach
     assert cache.get(numbered(1)) == bytes(9000)
 
 
-def test_leftovers_of_killed_writers_go_and_strangers_stay(cache: EngineCache) -> None:
-    for name in (".x.engine.abcd1234.part.engine", "README"):
+def test_leftovers_of_killed_writers_go_at_once_and_strangers_stay(cache: EngineCache) -> None:
+    for name in (".x.engine.abcd1234.part.engine", "README", ".y.engine.abcd1234.part.engine"):
         (cache.folder / name).write_bytes(bytes(9000))
-        os.utime(cache.folder / name, (1, 1))
-    (cache.folder / ".y.engine.abcd1234.part.engine").write_bytes(bytes(9000))  # of a writer that lives
+    with (cache.folder / ".y.engine.abcd1234.part.engine").open("rb") as writer:  # it lives
+        fcntl.flock(writer, fcntl.LOCK_EX)
+        cache.put(KEY, b"engine", FACTS)
+        names = {one.name for one in cache.folder.iterdir()}
+        assert names == {"README", ".y.engine.abcd1234.part.engine", entry(cache).name, "lock"}
     cache.put(KEY, b"engine", FACTS)
-    names = {one.name for one in cache.folder.iterdir()}
-    assert names == {"README", ".y.engine.abcd1234.part.engine", entry(cache).name, "lock"}
+    assert {one.name for one in cache.folder.iterdir()} == {"README", entry(cache).name, "lock"}
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+sys.path.insert(0, "tests")
+from test_engine_cache import KEY
+from edge_lsla import atomic
+from edge_lsla.engine_cache import EngineCache
+
+fsync = os.fsync
+def stop(handle):
+    if sys.argv[2] == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    print("written", flush=True)
+    sys.stdin.readline()
+    fsync(handle)
+atomic.os.fsync = stop
+EngineCache(Path(sys.argv[1])).put(KEY, bytes(5000), {})
+"""
+
+
+def test_a_killed_writers_file_goes_and_a_working_ones_stays(cache: EngineCache) -> None:
+    """Stopped where the file is written and has not yet its name."""
+    command = [sys.executable, "-c", KILLED, str(cache.folder)]
+    assert subprocess.run([*command, "killed"], cwd=ROOT, check=False).returncode == -signal.SIGKILL
+    (left,) = cache.folder.glob(".*.part.engine")
+    with subprocess.Popen(
+        [*command, "waits"], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as writer:
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == "written\n"
+        assert not left.exists()
+        (unfinished,) = cache.folder.glob(".*.part.engine")
+        cache.put(numbered(1), b"engine", FACTS)
+        assert unfinished.exists()
+        writer.communicate("go on\n", timeout=30)
+    assert writer.returncode == 0
+    assert cache.get(KEY) == bytes(5000)
+    assert not list(cache.folder.glob(".*.part.engine"))
 
 
 FULL_DISK = """

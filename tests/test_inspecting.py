@@ -23,11 +23,12 @@ from edge_lsla import layer_picture, layer_tables
 from edge_lsla.bundle import GoldenSet, NewArtifact, Passport, Tolerance, open_bundle, write_bundle
 from edge_lsla.console import verb
 from edge_lsla.errors import CompatibilityError, EdgeLslaError, MissingComponentError, UsageError
-from edge_lsla.inspecting import UNOPENED, inspect_bundle, read_graph
+from edge_lsla.inspecting import UNOPENED, examine_origin, inspect_bundle, read_graph
 from edge_lsla.layer_times import Measured, profile_bundle
 from edge_lsla.preprocessing import Preprocessing
 from edge_lsla.runner.inspection import EngineLayer
 from edge_lsla.runner.profile import LayerTime
+from edge_lsla.tables import passport as passport_table
 from edge_lsla.verbs.inspect import inspect
 
 ROOT = Path(__file__).parents[1]
@@ -163,6 +164,114 @@ def test_an_engine_that_cannot_be_opened_is_said_and_not_invented(bundle: Path) 
                 assert f": {one.artifact.name}; " in one.notes[-1]
 
 
+def test_facts_that_cannot_be_are_said_and_not_shown(bundle: Path, tmp_path: Path) -> None:
+    """Each fact by itself; a figure made from a lie would look like one that was measured."""
+    lies = [("9-0-1", "1000"), ("0-1-1", "1000"), ("1-2", "1000"), ("1-1-1", "999999999999999999"), ("1-1-1", "abc")]
+    for index, (profiles, memory) in enumerate(lies):
+        versions = {"tensorrt-rtx": "1.7.1.116", "profiles": profiles, "memory_bytes": memory}
+        path = tmp_path / f"{index}.lsla"
+        engine = NewArtifact(b"native code", "tensorrt-rtx", "fp16", "engine", versions, ("sm99",))
+        rewrite(bundle, path, [engine])
+        with open_bundle(path) as opened:
+            (one,) = inspect_bundle(opened)
+            text = printed(layer_tables.contents([one]))
+        said = f"the manifest's profiles cannot be '{profiles}'" if index < 3 else (
+            f"the manifest's memory_bytes cannot be '{memory}'")  # fmt: skip
+        assert said in one.notes
+        assert said in text
+        assert (one.profiles == ()) is (index < 3)
+        assert (one.memory_bytes is None) is (index >= 3)
+        assert " best 0" not in text
+        assert "999999" not in text.replace(said, "")
+
+
+def test_layers_are_counted_by_precision_for_graphs_and_engines(bundle: Path) -> None:
+    with open_bundle(bundle) as opened:
+        rows = [
+            line for line in printed(passport_table(opened)).splitlines() if "tensorrt" in line or "runtime-" in line
+        ]
+    counts = {line.split("│")[1].strip(): line.split("│")[3].strip() for line in rows}
+    assert counts["tensorrt-rtx-fp16.onnx"] == counts["tensorrt-rtx-fp16-sm99.engine"] == "1 fp16, 1 fp32"
+    assert counts["onnxruntime-int8.onnx"] == "1 fp32, 1 int8"
+    assert counts["onnxruntime-fp32.onnx"] == counts["tensorrt-fp16-sm99.engine"] == "-"
+    assert layer_tables.count_precisions({"a": "fp16", "b": "int8", "c": "int8"}) == "2 int8, 1 fp16"
+
+
+def rewrite(source: Path, path: Path, artifacts: list[NewArtifact]) -> None:
+    """Write another bundle of the same pictures."""
+    with open_bundle(source) as opened:
+        manifest = opened.manifest
+        passport = Passport(**{field.name: getattr(manifest, field.name) for field in dataclasses.fields(Passport)})
+        pixels = opened.golden_inputs()
+    logits = {(one.backend, one.precision): np.zeros((2, 3), np.float32) for one in artifacts}
+    golden = GoldenSet(pixels, logits, {one.precision: Tolerance(1.0) for one in artifacts})
+    write_bundle(path, dataclasses.replace(passport, precisions={}), artifacts, golden)
+
+
+@pytest.fixture
+def keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder of trusted keys, and no record of bundles built here."""
+    folder = tmp_path / "keys"
+    folder.mkdir(mode=0o755)
+    monkeypatch.setenv("EDGE_LSLA_TRUSTED_KEYS", str(folder))
+    monkeypatch.setenv("EDGE_LSLA_BUILT_HERE", str(tmp_path / "built-here"))
+    return folder
+
+
+def origin_of(path: Path) -> tuple[str, bool | None, bool | None, bool]:
+    with open_bundle(path) as opened:
+        found = examine_origin(opened)
+        table = " ".join(printed(passport_table(opened)).split())
+    assert found.signature.split()[0] in table
+    assert f"built here │ {'yes' if found.built_here else 'no'}" in table
+    return found.signature, found.valid, found.trusted, found.built_here
+
+
+def test_who_signed_and_whether_it_was_built_here(bundle: Path, graphs: dict[str, bytes], keys: Path) -> None:
+    pytest.importorskip("cryptography", reason="signatures need cryptography")
+    from edge_lsla.bundle import generate_key, read_private_key, remember_built_here, sign_bundle
+
+    path = keys.parent / "signed.lsla"
+    rewrite(bundle, path, [NewArtifact(graphs["function"], "onnxruntime", "fp32")])
+    assert origin_of(path) == ("none", None, None, False)
+    with open_bundle(path) as opened:
+        remember_built_here(opened.manifest.sha256())
+    assert origin_of(path) == ("none", None, None, True)
+    public = generate_key(keys.parent / "release.pem")
+    sign_bundle(path, read_private_key(keys.parent / "release.pem"))
+    name = f"valid, by the key {public.key_id}"
+    assert origin_of(path) == (f"{name}, which is not trusted here", True, False, True)
+    (keys / "release.pub").write_bytes(public.path.read_bytes())
+    assert origin_of(path) == (f"{name}, trusted here (release.pub)", True, True, True)
+    keys.chmod(0o777)
+    signature, valid, trusted, _ = origin_of(path)
+    assert (valid, trusted) == (True, None)
+    assert signature.startswith(f"{name}; whether it is trusted cannot be told: folder of trusted keys is open to")
+
+
+def test_signatures_that_are_none_are_said(bundle: Path, graphs: dict[str, bytes], keys: Path,
+                                           monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    pytest.importorskip("cryptography", reason="signatures need cryptography")
+    from edge_lsla.bundle import generate_key, open_bundle, read_private_key, sign_bundle
+
+    path, other = keys.parent / "a.lsla", keys.parent / "b.lsla"
+    rewrite(bundle, path, [NewArtifact(graphs["function"], "onnxruntime", "fp32")])
+    rewrite(bundle, other, [NewArtifact(graphs["split"], "onnxruntime", "fp32")])
+    generate_key(keys.parent / "release.pem")
+    sign_bundle(path, read_private_key(keys.parent / "release.pem"))
+    with open_bundle(path) as signed, open_bundle(other) as opened:
+        opened.signature = signed.signature
+        assert examine_origin(opened).signature.startswith("NOT VALID: signature is not of this bundle")
+        opened.signature = b"{}"
+        assert examine_origin(opened).signature == "NOT VALID: signature is malformed"
+        monkeypatch.setitem(sys.modules, "cryptography", None)
+        found = examine_origin(signed)
+        assert (found.valid, found.trusted) == (None, None)
+        assert found.signature.startswith("said to be by the key ")
+        assert found.signature.endswith("not verified: signatures need the library cryptography, which is absent; "
+                                        "pip install cryptography")  # fmt: skip
+
+
 def test_bytes_that_are_no_graph_are_said(bundle: Path, tmp_path: Path) -> None:
     with open_bundle(bundle) as opened:
         manifest = opened.manifest
@@ -261,7 +370,7 @@ def test_the_verb_prints_and_answers_in_json(command: Callable[..., Any], bundle
     result = command(bundle, "--json")
     assert result.exit_code == 0, result.output
     told = json.loads(result.stdout.strip().splitlines()[-1])
-    assert {"bundle", "digest", "manifest", "artifacts", "profile", "output"} <= told.keys()
+    assert {"bundle", "digest", "origin", "manifest", "artifacts", "profile", "output"} <= told.keys()
     assert (len(told["artifacts"]), told["profile"]) == (5, None)
     assert "nodes by operator" in result.stderr
     assert "precision by layer" in command(bundle, "--layers").stdout

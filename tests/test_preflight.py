@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from edge_lsla.bundle import Artifact, Passport
+from edge_lsla.bundle import Artifact, Manifest, Passport, Tolerance
+from edge_lsla.bundle.manifest import GOLDEN_INPUTS, Golden, golden_logits_name
 from edge_lsla.device import Device, PluginLibrary
 from edge_lsla.errors import CompatibilityError, EdgeLslaError, TrustError
-from edge_lsla.preflight import check_artifact, engine_versions, refuse
+from edge_lsla.preflight import check_artifact, check_graph, engine_versions, refuse
 from edge_lsla.preprocessing import Preprocessing
 
 INDEX, LIBRARY = "c" * 64, "d" * 64
@@ -73,8 +74,9 @@ RTX_ONNX = artifact("tensorrt-rtx", "onnx", {"tensorrt-rtx": "1.7.1.116", "needs
 CPU = artifact("onnxruntime", "onnx", {"onnxruntime": "1.23.2", "opset": "20"})
 
 
-def passport(plugin: bool = True) -> Passport:
-    return Passport(
+def passport(plugin: bool = True, held: tuple[Artifact, ...] = (CPU, ONNX, RTX_ONNX)) -> Passport:
+    entries = {golden_logits_name(one.backend, one.precision): "0" * 64 for one in held}
+    return Manifest(
         name="m",
         created="2025-01-31T12:00:00Z",
         edge_lsla="0.1.0",
@@ -85,6 +87,8 @@ def passport(plugin: bool = True) -> Passport:
         precisions={},
         fidelity={},
         plugin={"operator_version": "1", "cubin_index": INDEX} if plugin else None,
+        artifacts=held,
+        golden=Golden(1, {GOLDEN_INPUTS: "0" * 64, **entries}, {"int8": Tolerance(1.0)}),
     )
 
 
@@ -107,9 +111,9 @@ def desktop(**changes: Any) -> Device:
     return dataclasses.replace(DESKTOP, **changes)
 
 
-HERE = "build the engine here: `build-engine b.lsla --backend tensorrt`"
-HERE_RTX = "build the engine here: `build-engine b.lsla --backend tensorrt-rtx`"
-AGAIN = f"measure it: `benchmark`; if it is slower, {HERE}"
+HERE = "build the engine here: `build-engine b.lsla -o NEW.lsla --backend tensorrt`"
+HERE_RTX = "build the engine here: `build-engine b.lsla -o NEW.lsla --backend tensorrt-rtx`"
+AGAIN = f"measure it: `benchmark b.lsla`; if it is slower, {HERE}"
 CPU_TOO = "or run the bundle on the CPU: --backend onnxruntime"
 JETPACK = "on a Jetson: sudo apt install nvidia-jetpack; elsewhere: pip install tensorrt"
 NO_GPU = {"gpu": None, "capability": None, "gpu_memory_total": None, "gpu_memory_available": None}
@@ -141,7 +145,7 @@ MATRIX: dict[str, tuple[Artifact, Device, dict[str, Any], int, str, str]] = {
     ),
     "parser-untried": (
         artifact("onnxruntime", "onnx", {"onnxruntime": "1.24.1"}), ORIN, {}, 0,
-        "ONNX was tried with ONNX Runtime 1.24.1 and this device has the older 1.23.2", "try it: `selftest`",
+        "ONNX was tried with ONNX Runtime 1.24.1 and this device has the older 1.23.2", "try it: `selftest b.lsla`",
     ),
     "tensorrt-jetson": (
         ONNX, orin(tensorrt="11.3.0.5", l4t="36.4.3"), {}, 4,
@@ -155,7 +159,7 @@ MATRIX: dict[str, tuple[Artifact, Device, dict[str, Any], int, str, str]] = {
     "rtx-machine": (
         RTX_ONNX, desktop(machine="aarch64"), {}, 4,
         "TensorRT for RTX runs on x86_64 and this processor is aarch64",
-        f"use TensorRT: `build-engine b.lsla --backend tensorrt`, {CPU_TOO}",
+        f"use TensorRT: `build-engine b.lsla -o NEW.lsla --backend tensorrt`, {CPU_TOO}",
     ),
     "engine-machine": (
         built(machine="x86_64"), ORIN, {}, 4,
@@ -172,7 +176,7 @@ MATRIX: dict[str, tuple[Artifact, Device, dict[str, Any], int, str, str]] = {
     "gpu-unsupported": (
         RTX, desktop(gpu="NVIDIA H100", capability=90), {}, 4,
         "TensorRT for RTX supports sm75, sm80, sm86, sm89, sm120, sm121 and this GPU, NVIDIA H100, is sm90",
-        f"use TensorRT: `build-engine b.lsla --backend tensorrt`, {CPU_TOO}",
+        f"use TensorRT: `build-engine b.lsla -o NEW.lsla --backend tensorrt`, {CPU_TOO}",
     ),
     "gpu-unsupported old": (
         ONNX, library(architectures=(61,)), {"device": {"gpu": "NVIDIA GeForce GTX 1080", "capability": 61}}, 4,
@@ -182,7 +186,7 @@ MATRIX: dict[str, tuple[Artifact, Device, dict[str, Any], int, str, str]] = {
     "target": (
         RTX, desktop(gpu="NVIDIA GeForce RTX 5070", capability=120), {}, 4,
         "engine was built for sm86, sm89 and this GPU, NVIDIA GeForce RTX 5070, is sm120",
-        "build the engine here: `build-engine b.lsla --backend tensorrt-rtx --target sm120`",
+        "build the engine here: `build-engine b.lsla -o NEW.lsla --backend tensorrt-rtx --target sm120`",
     ),
     "target tensorrt": (
         dataclasses.replace(ENGINE, targets=("sm86",)), ORIN, {}, 4,
@@ -260,6 +264,16 @@ MATRIX: dict[str, tuple[Artifact, Device, dict[str, Any], int, str, str]] = {
         "artifact needs version 2 of the operators and this edge-lsla has 1",
         "update edge-lsla and its plugin library on this device",
     ),
+    "attention-unknown": (
+        artifact("tensorrt-rtx", "onnx", {"attention": "flash"}), DESKTOP, {}, 4,
+        "attention is written in a form that this edge-lsla does not know, 'flash'",
+        "update edge-lsla, or rebuild the bundle",
+    ),
+    "attention-plugin": (
+        artifact("tensorrt-rtx", "onnx", {"attention": "plugin"}), DESKTOP, {}, 4,
+        "attention is left to the plugin, and TensorRT for RTX takes none",
+        "rebuild the bundle from its checkpoint with --backend tensorrt-rtx",
+    ),
     "plugin-missing": (
         ONNX, orin(plugin=None), {}, 3,
         "artifact needs the plugin library and this device has none", "make it: `plugin build`",
@@ -283,12 +297,12 @@ MATRIX: dict[str, tuple[Artifact, Device, dict[str, Any], int, str, str]] = {
     "plugin-other": (
         ONNX, library(index_digest="e" * 64), {}, 0,
         "plugin library's kernels are eeeeeeeeeeee and the artifact was made with cccccccccccc",
-        "check the numbers: `selftest`",
+        "check the numbers: `selftest b.lsla`",
     ),
     "plugin-rebuilt": (
         built(plugin_sha256="e" * 64), ORIN, {}, 0,
         "plugin library is dddddddddddd and the engine was built with eeeeeeeeeeee, of the same kernels",
-        "nothing to do unless `selftest` fails",
+        "nothing to do unless `selftest b.lsla` fails",
     ),
     "plugin-architecture": (
         ENGINE, library(architectures=(89, 110), ptx=None), {}, 4,
@@ -307,12 +321,12 @@ MATRIX: dict[str, tuple[Artifact, Device, dict[str, Any], int, str, str]] = {
     "batch": (
         ENGINE, ORIN, {"batch": 12}, 4,
         "engine's profiles cover batches of 1 to 8 and 16 to 16 and 12 is asked for",
-        "choose another --batch, or `build-engine b.lsla --batch 12`",
+        f"choose another --batch, or {HERE[:-1]} --batch 12`",
     ),
     "batch below": (
         built(profiles="4-4-8"), ORIN, {}, 4,
         "engine's profiles cover batches of 4 to 8 and 1 is asked for",
-        "choose another --batch, or `build-engine b.lsla --batch 1`",
+        f"choose another --batch, or {HERE[:-1]} --batch 1`",
     ),
     "memory-total": (
         ENGINE, orin(gpu_memory_total=128 * MB, gpu_memory_available=100 * MB), {}, 4,
@@ -412,6 +426,35 @@ def test_the_first_refusal_is_raised_with_all_as_details() -> None:
         refuse(found)
     assert [one["code"] for one in caught.value.details["mismatches"]] == [one.code for one in found]
     assert [one["refuses"] for one in caught.value.details["mismatches"]] == [True, False, True, True]
+
+
+def test_remedies_can_be_typed_for_the_bundle_at_hand() -> None:
+    """A path is quoted, and neither a graph nor the CPU is offered that the bundle does not have."""
+    found = check_artifact(RTX, passport(), desktop(tensorrt_rtx="1.8.0"), bundle="my bundle.lsla")
+    assert found[0].remedy.endswith("`build-engine 'my bundle.lsla' -o NEW.lsla --backend tensorrt-rtx`")
+    alone = passport(held=(RTX,))
+    (no_graph,) = check_artifact(RTX, alone, desktop(tensorrt_rtx="1.8.0"))
+    assert no_graph.remedy == "rebuild the bundle from its checkpoint with --backend tensorrt-rtx"
+    (no_gpu,) = check_artifact(RTX, alone, desktop(**NO_GPU))
+    assert no_gpu.remedy == "check `nvidia-smi`"
+    (other,) = check_artifact(RTX_ONNX, passport(held=(RTX_ONNX,)), desktop(gpu="NVIDIA H100", capability=90))
+    assert other.remedy == "rebuild the bundle from its checkpoint with --backend tensorrt"
+
+
+@pytest.mark.parametrize(
+    ("versions", "version", "codes"),
+    [
+        ({"tensorrt-rtx": "1.7.1.116", "attention": "split"}, "1.7.1.116", []),
+        ({"tensorrt-rtx": "1.7.1.116"}, None, []),
+        ({"needs": "1.9"}, "1.7.1.116", ["parser-old"]),
+        ({}, "1.6.0", ["backend-old"]),
+        ({"attention": "flash", "memory_bytes": "abc"}, "1.7.1.116", ["facts-damaged", "attention-unknown"]),
+        ({"attention": "plugin", "operator_version": "9"}, None, ["attention-plugin", "operator-newer"]),
+    ],
+)
+def test_a_graph_is_judged_without_its_gpu(versions: dict[str, str], version: str | None, codes: list[str]) -> None:
+    graph = artifact("tensorrt-rtx", "onnx", versions)
+    assert [one.code for one in check_graph(graph, passport(), version)] == codes
 
 
 @pytest.mark.parametrize("text", ["", "9" * 250, "-1", "1e9", "\uff11\uff10", "10.3.0;rm", "..", "10.", "\u202e10"])

@@ -258,7 +258,8 @@ def verify_signature(bundle: Bundle, trusted: Mapping[str, PublicKey]) -> Signat
         MissingComponentError: cryptography is absent.
     """
     if bundle.signature is None:
-        raise TrustError("bundle is not signed", bundle.path, "take a signed one, or sign it: `bundle sign`")
+        remedy = "take a signed one, or sign it: `bundle sign BUNDLE --key KEY.pem`"
+        raise TrustError("bundle is not signed", bundle.path, remedy)
     signature = parse_signature(bundle.signature, f"{bundle.path}: {SIGNATURE}")
     library = _library()
     public = library.ed25519.Ed25519PublicKey.from_public_bytes(bytes.fromhex(signature.public_key))

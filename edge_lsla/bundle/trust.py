@@ -11,6 +11,7 @@ import grp
 import os
 import pwd
 import re
+import shlex
 import stat
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +21,8 @@ from edge_lsla.bundle.signing import PublicKey, read_public_key, verify_signatur
 from edge_lsla.errors import EdgeLslaError, InputError, TrustError, UsageError
 
 KEYS_VARIABLE = "EDGE_LSLA_TRUSTED_KEYS"
+LEDGER_VARIABLE = "EDGE_LSLA_BUILT_HERE"
+LEDGER = "record of bundles built here"
 MOST_KEYS = 1000
 MOST_REMEMBERED = 1024  # bundles built here; an older one is built again, or signed
 
@@ -46,7 +49,7 @@ def trusted_keys(folder: Path | None = None) -> dict[str, PublicKey]:
     folder = (trusted_keys_folder() if folder is None else folder).absolute()
     if not os.path.lexists(folder):
         return {}
-    check_folder(folder, "folder of trusted keys", private=False)
+    check_folder(folder, "folder of trusted keys", KEYS_VARIABLE, private=False)
     try:
         files = sorted(path for path in folder.iterdir() if path.suffix == ".pub")
     except OSError as error:
@@ -70,7 +73,8 @@ def allows_native_code(bundle: Bundle, built_here: bool, trusted: Mapping[str, P
         trusted: by key id; None: those that `trusted_keys` finds.
 
     Raises:
-        TrustError: it was not built here, and no trusted key signed it, or somebody else can change the keys.
+        TrustError: it was not built here, and no trusted key signed it, or somebody else can change the keys. Where the
+            record of bundles built here proves nothing, the message says that too.
         BundleError: its `signature.json` is malformed.
         InputError, MissingComponentError: see `trusted_keys`.
     """
@@ -80,10 +84,27 @@ def allows_native_code(bundle: Bundle, built_here: bool, trusted: Mapping[str, P
         # An unsigned bundle is refused before any key is read: that needs no cryptography.
         known = {} if bundle.signature is None else trusted_keys() if trusted is None else trusted
         verify_signature(bundle, known)
-    except TrustError as error:
-        remedy = f"{error.remedy}; or build an engine here from its ONNX: `build-engine {bundle.path}`"
-        what = f"native code is loaded only from a bundle built here or signed by a trusted key; {error.what}"
-        raise TrustError(what, error.where, remedy) from error
+    except EdgeLslaError as error:
+        what, remedies = error.what, [error.remedy or "take another bundle"]
+        if problem := _ledger_problem():
+            what += f", and whether it was built here cannot be known ({problem.what}: {problem.where})"
+            remedies.append(problem.remedy or "correct it")
+        if isinstance(error, TrustError):
+            what = f"native code is loaded only from a bundle built here or signed by a trusted key; {what}"
+            remedies += _building_here(bundle)
+        raise type(error)(what, error.where, "; or ".join(remedies)) from error
+
+
+def _building_here(bundle: Bundle) -> list[str]:
+    """Return what to type to have an engine of one's own, where the bundle has a graph to build it from."""
+    artifacts = bundle.manifest.artifacts
+    graphs = {one.backend for one in artifacts if one.kind == "onnx" and one.backend != "onnxruntime"}
+    engines = [one.backend for one in artifacts if one.kind == "engine" and one.backend in graphs]
+    backend = next(iter([*engines, *sorted(graphs)]), None)
+    if backend is None:
+        return []
+    command = f"build-engine {shlex.quote(str(bundle.path))} --backend {backend} -o NEW.lsla"
+    return [f"build an engine here from its ONNX: `{command}`"]
 
 
 def remember_built_here(digest: str, folder: Path | None = None) -> None:
@@ -99,7 +120,7 @@ def remember_built_here(digest: str, folder: Path | None = None) -> None:
     """
     if not _DIGEST.fullmatch(digest):
         raise UsageError("not the SHA-256 of a manifest", ascii(digest[:80]), "give Manifest.sha256()")
-    folder = make_private_folder(_ledger_folder() if folder is None else folder, "record of bundles built here")
+    folder = make_private_folder(_ledger_folder() if folder is None else folder, LEDGER, LEDGER_VARIABLE)
     try:
         handle = os.open(folder / digest, os.O_CREAT | os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
         try:
@@ -110,31 +131,57 @@ def remember_built_here(digest: str, folder: Path | None = None) -> None:
     except FileNotFoundError:
         return  # another process forgot an old one while this one looked; it has forgotten enough
     except OSError as error:
-        reason = f"{error.strerror or error}; free some space, or sign the bundle"
+        reason = f"{error.strerror or error}; free some space, or set {LEDGER_VARIABLE} to another folder"
         raise EdgeLslaError("cannot record that the bundle was built here", folder, reason) from error
     for _, name in by_age[:-MOST_REMEMBERED]:
         with contextlib.suppress(OSError):  # a folder that somebody put there, or another process was quicker
             (folder / name).unlink()
 
 
-def was_built_here(digest: str, folder: Path | None = None) -> bool:
-    """Say whether `remember_built_here` recorded this manifest's digest.
+def try_to_remember(digest: str, bundle: str | os.PathLike[str], folder: Path | None = None) -> str | None:
+    """Do `remember_built_here`; return None, or the sentence to warn with: the bundle is written all the same.
 
-    Raises:
-        TrustError: others can reach the record, so that it proves nothing.
+    Args:
+        digest, folder: see `remember_built_here`.
+        bundle: the file, for the sentence.
     """
-    folder = (_ledger_folder() if folder is None else folder).absolute()
-    if not _DIGEST.fullmatch(digest) or not os.path.lexists(folder):
-        return False
-    check_folder(folder, "record of bundles built here", private=True)
     try:
-        return stat.S_ISREG((folder / digest).lstat().st_mode)
-    except OSError:
+        remember_built_here(digest, folder)
+    except EdgeLslaError as error:
+        sign = f"`bundle sign {shlex.quote(str(bundle))} --key KEY.pem`"
+        return (
+            f"this machine will not know that it built {bundle}, and engines in it will be run here only once it is "
+            f"signed: {sign} ({error})"
+        )
+    return None
+
+
+def was_built_here(digest: str, folder: Path | None = None) -> bool:
+    """Say whether `remember_built_here` recorded this manifest's digest, where others cannot have done so."""
+    try:
+        folder = (_ledger_folder() if folder is None else folder).absolute()
+        return (
+            _DIGEST.fullmatch(digest) is not None
+            and _ledger_problem(folder) is None
+            and stat.S_ISREG((folder / digest).lstat().st_mode)
+        )
+    except (EdgeLslaError, OSError):  # no home folder, or no record
         return False
+
+
+def _ledger_problem(folder: Path | None = None) -> EdgeLslaError | None:
+    """Return why the record proves nothing; an absent one is merely empty."""
+    try:
+        folder = (_ledger_folder() if folder is None else folder).absolute()
+        if os.path.lexists(folder):
+            check_folder(folder, LEDGER, LEDGER_VARIABLE, private=True)
+    except EdgeLslaError as error:
+        return error
+    return None
 
 
 def _ledger_folder() -> Path:
-    return user_folder("EDGE_LSLA_BUILT_HERE", "XDG_STATE_HOME", ".local/state", "built-here")
+    return user_folder(LEDGER_VARIABLE, "XDG_STATE_HOME", ".local/state", "built-here")
 
 
 def user_folder(variable: str, base_variable: str, base: str, name: str) -> Path:
@@ -155,7 +202,7 @@ def user_folder(variable: str, base_variable: str, base: str, name: str) -> Path
     return place / "edge-lsla" / name
 
 
-def make_private_folder(folder: Path, what: str) -> Path:
+def make_private_folder(folder: Path, what: str, variable: str) -> Path:
     """Return the folder's absolute path, made, with its parents, for its owner only; see `check_folder`.
 
     Raises:
@@ -168,17 +215,19 @@ def make_private_folder(folder: Path, what: str) -> Path:
             if not os.path.lexists(one):
                 one.mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
-            raise EdgeLslaError(f"cannot make the {what} ({error.strerror})", one, "choose another folder") from error
-    check_folder(folder, what, private=True)
+            remedy = f"set {variable} to another folder"
+            raise EdgeLslaError(f"cannot make the {what} ({error.strerror})", one, remedy) from error
+    check_folder(folder, what, variable, private=True)
     return folder
 
 
-def check_folder(folder: Path, what: str, *, private: bool) -> None:
+def check_folder(folder: Path, what: str, variable: str, *, private: bool) -> None:
     """Refuse a folder that somebody else could have written to, or exchanged for another.
 
     Args:
         folder: absolute.
         what: what it is, for the message.
+        variable: of the environment, which moves it, for the message.
         private: whether others may not even read it.
 
     Raises:
@@ -200,7 +249,11 @@ def check_folder(folder: Path, what: str, *, private: bool) -> None:
             closed = 0 if status.st_mode & stat.S_ISVTX else closed
             _check_status(status, one, f"folder above the {what}", private=False, closed=closed)
     except OSError as error:
-        raise TrustError(f"{what} cannot be examined", folder, error.strerror or str(error)) from error
+        raise TrustError(
+            f"{what} cannot be examined ({error.strerror or error})", folder, f"set {variable} to another folder"
+        ) from error
+    except TrustError as error:
+        raise TrustError(error.what, error.where, f"{error.remedy}, or set {variable} to another folder") from error
 
 
 def _check_status(status: os.stat_result, path: Path, what: str, *, private: bool, closed: int | None = None) -> None:
@@ -211,7 +264,7 @@ def _check_status(status: os.stat_result, path: Path, what: str, *, private: boo
         raise TrustError(f"{what} belongs to another user, {status.st_uid}", path, remedy)
     if status.st_mode & ((0o077 if private else 0o022) if closed is None else closed):
         mode = f"{stat.S_IMODE(status.st_mode):04o}"
-        remedy = f"run: chmod {'go-rwx' if private else 'go-w'} {path}"
+        remedy = f"run: chmod {'go-rwx' if private else 'go-w'} {shlex.quote(str(path))}"
         raise TrustError(f"{what} is open to other users (mode {mode})", path, remedy)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -65,13 +66,32 @@ def choose(bundle: Bundle, request: Request) -> Chosen:
     held = [one for one in BACKENDS if any(one == artifact.backend for artifact in bundle.manifest.artifacts)]
     if backend != "auto":
         held = [backend]
-    passed_over: list[str] = []
-    for one in held[:-1]:
+    refusals: dict[str, EdgeLslaError] = {}
+    for one in held:
         try:
-            return Chosen(*_start(bundle, one, request), tuple(passed_over))
+            chosen = _start(bundle, one, request)
         except EdgeLslaError as error:  # whatever it is: the user asked for what works
-            passed_over.append(f"{one}: {error}")
-    return Chosen(*_start(bundle, held[-1], request), tuple(passed_over))
+            refusals[one] = error
+        else:
+            return Chosen(*chosen, tuple(f"{name}: {error}" for name, error in refusals.items()))
+    raise _nothing_runs(bundle, request, refusals)
+
+
+def _nothing_runs(bundle: Bundle, request: Request, refusals: dict[str, EdgeLslaError]) -> EdgeLslaError:
+    """Return what to raise: the one refusal, or an error with all of them, of the class of what was preferred."""
+    if len(refusals) == 1:
+        return next(iter(refusals.values()))
+    artifacts = bundle.manifest.artifacts
+    asked_of = {one.backend for one in artifacts if request.precision in (None, one.precision)}
+    first = next((error for name, error in refusals.items() if name in asked_of), next(iter(refusals.values())))
+    on_cpu = [one.precision for one in artifacts if one.backend == "onnxruntime"]
+    if on_cpu and request.precision not in (None, *on_cpu):  # to leave the GPU alone would not help
+        remedy: str | None = f"on the CPU it runs in {' or '.join(dict.fromkeys(on_cpu))}: --precision {on_cpu[0]}"
+    else:
+        remedy = first.remedy
+    why = "; ".join(f"{name}: {error.what}" for name, error in refusals.items())
+    asked = f" in {request.precision}" if request.precision else ""
+    return type(first)(f"nothing in the bundle runs here{asked} ({why})", bundle.path, remedy, first.details)
 
 
 def _start(bundle: Bundle, backend: str, request: Request) -> tuple[Artifact, Runner]:
@@ -144,5 +164,6 @@ def _engine(bundle: Bundle, backend: str, precision: str | None, device: Device)
     raise refusal or CompatibilityError(
         f"bundle holds {backend}'s graph and no engine",
         bundle.path,
-        f"allow it with --rebuild, or add one: build-engine {bundle.path} --backend {backend} -o NEW.lsla",
+        f"allow it with --rebuild, or add one: `build-engine {shlex.quote(str(bundle.path))} --backend {backend} "
+        "-o NEW.lsla`",
     )

@@ -16,6 +16,8 @@ from edge_lsla.errors import AccuracyError, CompatibilityError, UsageError
 from edge_lsla.predictions import Prediction, rank
 from edge_lsla.preprocessing import Picture, Preprocessing, normalise, to_tensor
 from edge_lsla.runner.choosing import Chosen, Rebuild, Request, choose
+from edge_lsla.runner.drift import Drift, DriftCounter, compare, read_baseline
+from edge_lsla.runner.onnxruntime import OnnxRuntimeRunner
 
 Pictures = Union[list[Picture], tuple[Picture, ...]]
 
@@ -94,6 +96,47 @@ class Model:
     def logits(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """Compute logits float32 [N, classes] of images float32 [N, 3, S, S] that were preprocessed already."""
         return self._runner.run(images)
+
+    def saturation(self, images: NDArray[np.float32]) -> dict[str, float]:
+        """Return the share of each activation's values that sit at an end of their integer range.
+
+        Args:
+            images: float32 [N, 3, S, S], preprocessed; the shares are over all of them.
+
+        Returns:
+            By activation, called after the layer that reads it, 0..1.
+
+        Raises:
+            UsageError: what runs has no counters (only INT8 of onnxruntime has, built with --counters), or is closed.
+        """
+        runner = self._runner
+        if not isinstance(runner, OnnxRuntimeRunner):
+            raise UsageError(
+                f"{self.artifact.backend} counts no saturation", self.artifact.name, "use --backend onnxruntime"
+            )
+        return runner.saturation(images)
+
+    def drift(self, images: NDArray[np.float32]) -> tuple[Drift, ...]:
+        """Set the saturation of images float32 [N, 3, S, S] beside that of the calibration pictures, worst first.
+
+        Raises:
+            UsageError: see `saturation`; or the bundle records no saturation to compare with.
+        """
+        shares = self.saturation(images)
+        return compare(shares, self._baseline(tuple(shares)))
+
+    def drift_counter(self, every: int = 25) -> DriftCounter:
+        """Return what counts drift over many pictures, on every n-th of them.
+
+        Raises:
+            UsageError: see `drift`.
+        """
+        size = self.preprocessing.image_size
+        names = tuple(self.saturation(np.zeros((1, 3, size, size), np.float32)))  # refuses what cannot count, now
+        return DriftCounter(self.saturation, self._baseline(names), every)
+
+    def _baseline(self, names: tuple[str, ...]) -> dict[str, float]:
+        return read_baseline(self.manifest.calibration, names, self._bundle.path)
 
     def selftest(self) -> SelfTest:
         """Run the bundle's golden set on this device and compare the logits with the recorded ones."""

@@ -5,6 +5,9 @@ from __future__ import annotations
 import base64
 import contextlib
 import functools
+import json
+import re
+import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
@@ -14,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_lsla.errors import CompatibilityError, EdgeLslaError, GraphError, MissingComponentError, UsageError
+from edge_lsla.operator import DOMAIN
 from edge_lsla.runner.profile import LayerTime
 
 # One MatMulInteger of a (uint8) and b (int8), as ONNX, so that the runner needs no onnx; a test writes it again.
@@ -21,10 +25,15 @@ PRODUCT = base64.b64decode(
     "CAgSADpCChgKAWEKAWISAXkiDU1hdE11bEludGVnZXISBXByb2JlWgkKAWESBAoCCAJaCQoBYhIECgIIA2IJCgF5EgQKAggGQgQKABAN"
 )
 MOST_THREADS = 256  # far more only exhaust the machine
+# The optional second output, see `calibration.counters`: shares at the ends of ranges, and the input that asks for it.
+SATURATION, COUNT, NAMES = "saturation", "count_saturation", "edge_lsla.saturation"
 
 
 class OnnxRuntimeRunner:
     """Runs a final ONNX model on the CPU; see `edge_lsla.runner.protocol.Runner`.
+
+    Attributes:
+        counted: names of the activations that `saturation` tells of; none where the model has no counters.
 
     Args:
         model: the serialised ONNX file, which is kept for `profile`; or a function that reads it, called again then.
@@ -48,7 +57,8 @@ class OnnxRuntimeRunner:
         self._model: Callable[[], bytes] | None = model if callable(model) else lambda: model
         self._session: Any = open_session(self._model(), threads, where)
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
-        if [i.name for i in inputs] != ["images"] or [o.name for o in outputs] != ["logits"]:
+        names = [output.name for output in outputs]
+        if [i.name for i in inputs] != ["images"] or names not in (["logits"], ["logits", SATURATION]):
             raise GraphError("model's inputs and outputs are not images and logits", where, "export it with `export`")
         shape, width = inputs[0].shape, outputs[0].shape[-1]
         if inputs[0].type != "tensor(float)" or len(shape) != 4 or shape[1] != 3 or shape[2] != shape[3]:
@@ -57,6 +67,7 @@ class OnnxRuntimeRunner:
             raise GraphError("model's image size or class count is not fixed", where, "export it with `export`")
         self.image_size, self.classes, self._where = shape[2], width, where
         self._version, self._threads = runtime.__version__, threads
+        self.counted = _counted_names(self._session, where) if SATURATION in names else ()
 
     def run(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
         """Compute logits float32 [N, classes] of images float32 [N, 3, S, S]; safe to call from several threads.
@@ -68,6 +79,22 @@ class OnnxRuntimeRunner:
         self._check(images)
         with translated_errors(self._where):
             return session.run(["logits"], {"images": images})[0]  # type: ignore[no-any-return]  # untyped library
+
+    def saturation(self, images: NDArray[np.float32]) -> dict[str, float]:
+        """Return the share of each activation's values that sit at an end of their range, over all of these images.
+
+        It takes an inference of its own, a little longer than `run`.
+
+        Raises:
+            UsageError: the model has no counters, the images have another shape or type, or the runner is closed.
+        """
+        session = self._session
+        self._check(images)
+        if not self.counted:
+            raise UsageError("the model counts no saturation", self._where, "build it in int8 with --counters")
+        with translated_errors(self._where):
+            shares = session.run([SATURATION], {"images": images, COUNT: np.array(True)})[0]
+        return dict(zip(self.counted, shares.mean(axis=0, dtype=np.float64).tolist()))
 
     def profile(self, images: NDArray[np.float32], repeats: int = 20) -> tuple[LayerTime, ...]:
         """Measure each kernel for images float32 [N, 3, S, S], in a second session.
@@ -110,6 +137,20 @@ class OnnxRuntimeRunner:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _counted_names(session: Any, where: object) -> tuple[str, ...]:
+    """Return the names of the columns of `saturation`, which the model's metadata holds."""
+    switches = [entry.name for entry in session.get_overridable_initializers()]
+    try:
+        names = json.loads(session.get_modelmeta().custom_metadata_map.get(NAMES, ""))
+    except (ValueError, RecursionError):
+        names = None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names) or COUNT not in switches:
+        raise GraphError("the model's saturation counters are damaged", where, "build it again")
+    if len(set(names)) != len(names) or session.get_outputs()[1].shape[1:] != [len(names)]:
+        raise GraphError("the names of the model's saturation counters do not fit them", where, "build it again")
+    return tuple(names)
 
 
 def open_session(
@@ -176,19 +217,48 @@ def translated_errors(where: object) -> Iterator[None]:
     try:
         yield
     except (state.InvalidProtobuf, state.InvalidGraph, state.NoSuchFile, state.InvalidArgument) as error:
-        raise GraphError("ONNX Runtime cannot load the model", where, _reason(error)) from error
+        raise _refused(where, error) from error
     except state.NotImplemented as error:
         raise CompatibilityError(
-            "this ONNX Runtime lacks an operation of the model", where, f"update it ({_reason(error)})"
+            "this ONNX Runtime lacks an operation of the model", f"{where}: {_reason(error)}", "update it"
         ) from error
     except (state.Fail, state.RuntimeException, state.EPFail, state.ModelLoaded) as error:
-        text = _reason(error)
-        if "opset" in text.lower() or "ir_version" in text.lower() or "IR version" in text:
+        if newer := re.search(r"(?i)opset \d+(?= is under development)|(?:model IR |ir_)version: ?\d+.*", str(error)):
             raise CompatibilityError(
-                "this ONNX Runtime is too old for the model", where, f"update it ({text})"
+                "this ONNX Runtime is too old for the model", f"{where}: {newer[0]}", "update it"
             ) from error
-        raise EdgeLslaError("ONNX Runtime failed", where, text) from error
+        raise _refused(where, error) from error
+
+
+# What of ONNX Runtime's words, to what is wrong and what to do; {0} is the match's first group.
+_KNOWN = (
+    (r"(?i)bad_?\s?alloc|failed to allocate|out of memory", "memory ran out", "close other programs"),
+    (f"{DOMAIN}:(\\w+)\\S* is not a registered function",
+     "the graph's {0} has no body for ONNX Runtime",
+     "give the fused graph with its local functions (fuse without --for-plugin)"),
+    (r"(\S+?)(?:\(-?\d+\))? is not a registered function|No Op registered for (\S+)|No opset import for domain (\S+)",
+     "ONNX Runtime knows no such operator", "export with standard ONNX operators"),
+    (r"not acyclic", "the graph's nodes need each other in a circle", "export it again"),
+    (r"is not a graph input, initializer, or output", "a node reads what nothing makes", "export it again"),
+    (r"Deserialize tensor|does not match expected size|protobuf parsing|type information",
+     "the ONNX file is damaged", "export it again"),
+    (r"(?i)\b(node|model|optype|tensor|graph|shape)", "ONNX Runtime cannot run the model", "export it again"),
+)  # fmt: skip
+
+
+def _refused(where: object, error: Exception) -> EdgeLslaError:
+    """The error for what ONNX Runtime says of a model: the model's fault, unless memory ran out."""
+    place = f"{where}: {_reason(error)}"
+    for pattern, what, remedy in _KNOWN:
+        if match := re.search(pattern, str(error)):
+            kind = EdgeLslaError if what == "memory ran out" else GraphError
+            return kind(what.format(*(group or "" for group in match.groups())), place, remedy)
+    return EdgeLslaError("ONNX Runtime failed", place, "run `doctor`, which shows what is installed")
 
 
 def _reason(error: Exception) -> str:
-    return str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__
+    """Return ONNX Runtime's words without its codes and source files, in one line, cut between words."""
+    text = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", str(error).strip())
+    # "/onnxruntime_src/…/model.cc:256 onnxruntime::Model::Model(…) " says where in its source.
+    text = re.sub(r"(?:/\S*/)?\w+\.(?:cc|h):\d+ (?:[^()]*::[^()]*\([^()]*\)(?: const)? |\w+ )?", " ", text)
+    return textwrap.shorten(text, 300, placeholder=" …").rstrip(".") or type(error).__name__

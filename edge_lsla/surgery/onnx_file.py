@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import textwrap
 from pathlib import Path
 
 import onnx
@@ -46,7 +47,8 @@ def read_onnx(path: str | os.PathLike[str]) -> ModelProto:
     try:
         onnx.checker.check_model(model)
     except Exception as error:  # ValidationError is defined in C++
-        raise GraphError("not a valid ONNX graph", path, _first_line(error)) from error
+        reason = textwrap.shorten(" ".join(str(error).split()), 300, placeholder=" …")
+        raise GraphError("not a valid ONNX graph", f"{path}: {reason}", "export it again") from error
     return model
 
 

@@ -8,6 +8,7 @@ always made from names. Importing this loads nothing of TensorRT; it is loaded i
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,6 +34,8 @@ _INSTALL = {
     "on a desktop use NVIDIA's packages",
     RTX: "pip install tensorrt-rtx-cu13",
 }
+# Without these it is a package of the same name, or the runtime without its builder.
+_NEEDED = {TENSORRT: ("Builder",), RTX: ("Builder", "ComputeCapability")}
 
 
 @dataclass(frozen=True)
@@ -91,17 +94,19 @@ def load(backend: str) -> Flavour:
         module: ModuleType = importlib.import_module(name)
         version = str(getattr(module, "__version__", ""))
     except ModuleNotFoundError as error:
-        where = f"Python has no module {error.name}"
-        raise MissingComponentError(f"{title} is not installed", where, _INSTALL[backend]) from error
-    except (ImportError, OSError) as error:  # a library of another CUDA, or none
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise MissingComponentError(f"{title} does not load", reason[:200], _INSTALL[backend]) from error
+        if error.name == name:
+            where = f"Python has no module {error.name}"
+            raise MissingComponentError(f"{title} is not installed", where, _INSTALL[backend]) from error
+        raise _does_not_load(backend, error) from error
+    except (Exception, SystemExit) as error:  # a library of another CUDA, or none; a package cut short or overwritten
+        raise _does_not_load(backend, error) from error
     numbers = re.match(r"(\d+)\.(\d+)", version)
-    if numbers is None or not hasattr(module, "Builder"):
-        # A package of the same name without the libraries, or the runtime without its builder.
-        raise MissingComponentError(
-            f"{title} cannot build", f"{name} {version or 'without a version'}", _INSTALL[backend]
-        )
+    lacking = [attribute for attribute in _NEEDED[backend] if not hasattr(module, attribute)]
+    if numbers is None or lacking:
+        lacks = f", lacks {lacking[0]}" if lacking else ""
+        file = getattr(module, "__file__", None)
+        where = f"{name} {version or 'without a version'}{lacks}" + (f", {file}" if file else "")
+        raise MissingComponentError(f"{title} cannot build", where, _INSTALL[backend])
     found = (int(numbers[1]), int(numbers[2]))
     oldest = ".".join(str(number) for number in _OLDEST[backend])
     if found < _OLDEST[backend] or found[0] >= _NEXT_MAJOR[backend]:
@@ -110,6 +115,18 @@ def load(backend: str) -> Flavour:
             f"{title} {version} is not supported", known, f"install one of these: {_INSTALL[backend]}"
         )
     return Flavour(backend, module, version)
+
+
+def _does_not_load(backend: str, error: BaseException) -> MissingComponentError:
+    reason = (str(error).strip().splitlines() or [""])[0][:200]
+    kind = "" if isinstance(error, (ImportError, OSError)) and reason else type(error).__name__
+    said = f"{kind}: {reason}" if kind and reason else kind or reason
+    try:
+        spec = importlib.util.find_spec(_MODULES[backend])
+    except (ImportError, ValueError):  # ValueError: it was put among the modules without a spec
+        spec = None
+    where = f"{said}, in {spec.origin}" if spec is not None and spec.origin else said
+    return MissingComponentError(f"{_TITLES[backend]} does not load", where, f"install it anew: {_INSTALL[backend]}")
 
 
 def create_network(flavour: Flavour, builder: Any) -> Any:
@@ -127,7 +144,7 @@ def check_targets(flavour: Flavour, targets: Sequence[str]) -> None:
     unknown = [target for target in targets if target not in flavour.targets]
     if unknown:
         known = ", ".join(flavour.targets) or "this machine"
-        raise UsageError(f"{flavour.title} does not build for {', '.join(unknown)}", "targets", f"it knows {known}")
+        raise UsageError(f"{flavour.title} does not build for {', '.join(unknown)}", "--target", f"it knows {known}")
 
 
 def set_targets(flavour: Flavour, config: Any, targets: Sequence[str]) -> None:

@@ -104,8 +104,13 @@ KNOWN = (
     Known("unsupported node", r"UNSUPPORTED_NODE|plugin creator version \w+ was not found|is not supported by TensorRT",
           _simple(GraphError, "TensorRT does not support this operator", "export with operators that it has"), True),
     # The builder's.
+    Known("too many elements", r"Tensor (\S+) has (\d+) elements which exceeds the maximum",
+          _simple(GraphError, "the graph makes {1} of {2} values, more than TensorRT takes", "export it again"), True),
     Known("turing", r"Cannot compile operation '([^']*)' for Turing \((\w+)\): (\w+) GEMM is not supported",
-          _simple(CompatibilityError, "{2} has no {3} matrix products", "leave that target out, or use fp16"), True),
+          lambda match, place: CompatibilityError(
+              f"{match[2]} has no {match[3]} matrix products, which attention needs in every precision"
+              if match[3] == "FP32" else f"{match[2]} has no {match[3]} matrix products",
+              f"{place}, operation {match[1]}", f"leave {match[2].lower()} out of --target"), True),
     Known("unsupported capability", r"Target GPU SM (\d+) is not supported|Unsupported SM:? ?(\w*)",
           _simple(CompatibilityError, "this TensorRT does not know the GPU (SM {1}{2})",
                   "install a TensorRT that does; `doctor` shows both"), False),
@@ -176,7 +181,8 @@ def explain(lines: Sequence[str], doing: str, failures: Sequence[ParserFailure] 
         _, index, (known, match) = min(found, key=lambda entry: entry[:2])
         return known.make(match, candidates[index][1])
     if failures:
-        return GraphError("TensorRT cannot parse the graph", failures[0].place, short(candidates[0][0]))
+        where = f"{failures[0].place}: {short(candidates[0][0])}"
+        return GraphError("TensorRT cannot parse the graph", where, "export it again")
     said = short(lines[-1]) if lines else "it gave no reason"
     return EdgeLslaError(f"TensorRT failed while {doing}", said, "see the release notes of this version, or report it")
 

@@ -57,6 +57,9 @@ def build_engine(
     images: Images = 256,
     migrate: Migrate = True,
     correct_biases: CorrectBiases = False,
+    counters: Annotated[
+        bool, typer.Option("--counters", help="INT8 of onnxruntime can count how often values leave their ranges.")
+    ] = False,
     max_drop: Annotated[
         Optional[float], typer.Option(min=0, max=100, help="Points of top-1 that INT8 may lose; auto: 0.5.")
     ] = None,
@@ -84,6 +87,7 @@ def build_engine(
             {"--data": data, "--model": model, "--key-map": key_map, "--labels": labels, "--max-drop": max_drop,
              "--report": report, "--sources": sources, "--search-images": search_images, "--sure": sure,
              "--force": force, "--no-migrate": not migrate, "--correct-biases": correct_biases,
+             "--counters": counters,
              "--attention": attention if attention != "auto" else None}
         )  # fmt: skip
         return add_engines_to(source, output, backend, precision, target, options)
@@ -105,6 +109,7 @@ def build_engine(
         options=options,
         attention=attention,
         calibrate=calibrate,
+        counters=counters,
     )
     budget = Budget(0.5 if max_drop is None else max_drop, sure, force, sources, search_images)
     pages = _pages(output, report, wanted.backends) if gated else {}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 
 from edge_lsla.atomic import check_output, write_text
-from edge_lsla.console import say
+from edge_lsla.console import say, visible
 from edge_lsla.errors import UsageError
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def inspect(
     """Verify a bundle; print its passport, and what its graphs and engines are made of."""
     from edge_lsla import layer_tables
     from edge_lsla.bundle import BACKENDS, PRECISIONS, open_bundle
-    from edge_lsla.inspecting import inspect_bundle
+    from edge_lsla.inspecting import examine_origin, inspect_bundle
     from edge_lsla.layer_picture import check_drawing, draw_times
     from edge_lsla.layer_times import profile_bundle
     from edge_lsla.tables import passport
@@ -59,15 +59,20 @@ def inspect(
         if profile:
             measured = profile_bundle(opened, backend, precision, repeats=repeats, threads=threads)
             for why in measured.passed_over:
-                say().print(f"not {why}", style="yellow")
+                say().print(f"not {visible(why)}", style="yellow")
             say().print(layer_tables.times(measured))
-        result = {"bundle": str(bundle), "digest": opened.digest, "manifest": opened.manifest.to_dict()}
+        result = {
+            "bundle": str(bundle),
+            "digest": opened.digest,
+            "origin": examine_origin(opened).to_dict(),
+            "manifest": opened.manifest.to_dict(),
+        }
     if output is not None and measured is not None and output.suffix.lower() == ".png":
         draw_times(measured, output)
     elif output is not None:
         write_text(output, _csv(measured, found))
     if output is not None:
-        say().print(f"written: {output}")
+        say().print(f"written: {visible(output)}")
     return {
         **result,
         "artifacts": [one.to_dict() for one in found],

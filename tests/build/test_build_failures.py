@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -15,9 +18,10 @@ import psutil
 import pytest
 from build_parts import RTX, SM86, custom, needs_rtx, small
 
-from edge_lsla.build.tensorrt import builder
+from edge_lsla.build.tensorrt import builder, work
 from edge_lsla.build.tensorrt.builder import build_engine, describe_runtime
 from edge_lsla.build.tensorrt.settings import BuildSettings
+from edge_lsla.build.tensorrt.work import PREFIX, UnwritableError
 from edge_lsla.errors import CompatibilityError, EdgeLslaError, GraphError, MissingComponentError
 
 ROOT = Path(__file__).parents[2]
@@ -63,7 +67,12 @@ def test_a_missing_package_says_what_to_install(
     ("source", "error", "words"),
     [
         ("raise ImportError('libnvinfer.so.10: cannot open shared object file')", MissingComponentError,
-         "does not load: libnvinfer.so.10: cannot open"),
+         r"does not load: libnvinfer.so.10: cannot open .*, in .*/tensorrt\.py; install it anew: JetPack"),
+        ("def broken(:", MissingComponentError, r"does not load: SyntaxError: invalid syntax.*, in .*/tensorrt\.py; "),
+        ("raise RuntimeError('half an\\nupgrade')", MissingComponentError, r"Error: half an, in .*tensorrt\.py; "),
+        ("import os\nos.nothing", MissingComponentError, r"not load: AttributeError: .*nothing.*, in .*tensorrt\.py"),
+        ("raise SystemExit", MissingComponentError, r"does not load: SystemExit, in .*tensorrt\.py"),
+        ("import tensorrt_of_nobody", MissingComponentError, r"named 'tensorrt_of_nobody', in .*tensorrt\.py"),
         ("__version__ = '10.3.0'", MissingComponentError, "cannot build: tensorrt 10.3.0"),
         ("", MissingComponentError, "cannot build: tensorrt without a version"),
         ("class Builder: pass\n__version__ = '8.6.1'", CompatibilityError, r"TensorRT 8.6.1 is not supported: 10.3 to"),
@@ -77,6 +86,15 @@ def test_a_package_that_cannot_be_used_says_why(
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     with pytest.raises(error, match=words):
         describe_runtime("tensorrt")
+
+
+def test_a_runtime_without_its_targets_cannot_build(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "tensorrt_rtx.py").write_text("class Builder: pass\n__version__ = '1.7.1'")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    words = r"cannot build: tensorrt_rtx 1\.7\.1, lacks ComputeCapability, .*tensorrt_rtx\.py; pip install"
+    with pytest.raises(MissingComponentError, match=words) as caught:
+        describe_runtime("tensorrt-rtx")
+    assert caught.value.exit_code == 3
 
 
 @needs_rtx
@@ -154,6 +172,43 @@ def test_a_worker_that_hangs_is_ended(tiny: dict[str, bytes], tmp_path: Path, mo
     assert not list(tmp_path.iterdir())
 
 
+BUSY_THEN_IDLE = """
+import time
+while time.process_time() < 0.3:
+    pass
+print('{"progress": [1, 9, "idle"]}', flush=True)
+time.sleep(60)
+"""
+
+
+def test_work_before_it_hangs_delays_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The processor time of loading TensorRT once counted in the first of two windows."""
+    monkeypatch.setattr(builder, "STALL_SECONDS", 3.0)
+    idle: list[float] = []
+    with subprocess.Popen([sys.executable, "-c", BUSY_THEN_IDLE], stdout=subprocess.PIPE) as process:
+        try:
+            with pytest.raises(EdgeLslaError, match="TensorRT has stopped working: in the phase 'idle'"):
+                builder._listen(process, lambda *_: idle.append(time.monotonic()))
+            assert 2.5 < time.monotonic() - idle[0] < 4
+        finally:
+            process.kill()
+
+
+def test_one_that_works_now_and_then_is_not_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As much as it must in a window; the rest it waits, for a GPU."""
+    monkeypatch.setattr(builder, "STALL_SECONDS", 1.0)
+    code = (
+        "import time\n"
+        "for _ in range(5):\n"
+        "    time.sleep(0.5)\n"
+        "    start = time.process_time()\n"
+        "    while time.process_time() - start < 0.1: pass\n"
+        "print('{\"facts\": {}}', flush=True)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as process:
+        assert builder._listen(process, lambda *_: None)[0] == {"facts": {}}
+
+
 def test_what_an_abort_leaves_on_standard_error_is_understood() -> None:
     """As the worker died with 450 MB of addresses; with more, TensorRT for RTX may hang instead, now and then."""
     said = "terminate called after throwing an instance of 'std::bad_alloc'\n  what():  std::bad_alloc\n"
@@ -185,7 +240,7 @@ def test_an_interruption_ends_the_worker_and_leaves_nothing(tiny: dict[str, byte
 
 
 CALLER = """
-import os, resource, signal, sys
+import os, psutil, resource, signal, sys
 from pathlib import Path
 from edge_lsla.build.tensorrt.builder import build_engine
 from edge_lsla.build.tensorrt.settings import BuildSettings
@@ -195,6 +250,19 @@ what, model, folder = sys.argv[1:]
 def step(done, total, phase):
     if what == "die" and phase != "loading TensorRT":
         os.kill(os.getpid(), signal.SIGKILL)
+    if what == "die together" and phase != "loading TensorRT":
+        workers = psutil.Process().children()
+        for one in workers:
+            one.kill()
+        for one in workers:
+            one.wait()
+        os.kill(os.getpid(), signal.SIGKILL)
+    if what == "die written" and phase == "writing":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if what == "wait" and phase != "loading TensorRT":
+        psutil.Process().children()[0].suspend()
+        print("at work", flush=True)
+        sys.stdin.readline()
 if what == "fill":
     resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, 2**20))
 try:
@@ -207,7 +275,7 @@ except EdgeLslaError as error:
 def call(what: str, data: bytes, folder: Path) -> subprocess.CompletedProcess[str]:
     model, store = folder / "m.onnx", folder / "store"
     model.write_bytes(data)
-    store.mkdir()
+    store.mkdir(exist_ok=True)
     variables = {**os.environ, "PYTHONPATH": f"{ROOT}:{RTX}"}
     command = [sys.executable, "-c", CALLER, what, str(model), str(store)]
     return subprocess.run(command, env=variables, capture_output=True, text=True, timeout=60, check=False)
@@ -223,27 +291,152 @@ def test_the_worker_of_a_caller_that_is_killed_ends_and_cleans_up(tiny: dict[str
 
 
 @needs_rtx
-def test_a_full_disk_is_a_sentence_and_leaves_nothing(tiny: dict[str, bytes], tmp_path: Path) -> None:
-    """The limit on file sizes stands for the disk: the graph fits below it, the engine does not."""
-    result = call("fill", tiny["fp32"], tmp_path)
-    assert result.stdout.startswith("1 cannot write the engine: "), result.stdout + result.stderr
-    assert "free some space" in result.stdout
+@pytest.mark.parametrize("what", ["die together", "die written"])
+def test_what_killed_builds_left_is_removed_by_the_next(what: str, tiny: dict[str, bytes], tmp_path: Path) -> None:
+    """Killed with its worker, or when the engine is written and the worker has nobody to tell."""
+    assert call(what, tiny["fp32"], tmp_path).returncode == -signal.SIGKILL
+    left = list((tmp_path / "store").iterdir())
+    assert len(left) == 1 or what == "die written"  # then the worker may have been quicker
+    call("build", small(), tmp_path)
     assert not list((tmp_path / "store").iterdir())
-
-
-@pytest.mark.usefixtures("rtx")
-def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(EdgeLslaError, match=r"cannot write the build's files: .*none; No such file"):
-        build_engine(small(), SM86, work=tmp_path / "none")
 
 
 @needs_rtx
 @pytest.mark.usefixtures("rtx")
-def test_what_a_power_cut_left_is_removed_a_day_later(tmp_path: Path) -> None:
-    old, new = tmp_path / "building-old", tmp_path / "building-new"
-    for folder in (old, new):
+def test_killed_builds_among_temporary_files_go_too(
+    tiny: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert call("die together", tiny["fp32"], tmp_path).returncode == -signal.SIGKILL
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "store"))
+    assert list((tmp_path / "store").iterdir())
+    (tmp_path / "work").mkdir()
+    build_engine(small(), SM86, work=tmp_path / "work")
+    assert not list((tmp_path / "store").iterdir())
+
+
+@needs_rtx
+@pytest.mark.usefixtures("rtx")
+def test_a_build_at_work_keeps_its_folder(tiny: dict[str, bytes], tmp_path: Path) -> None:
+    """Also while nothing but its worker lives, which holds the lock as well."""
+    model, store = tmp_path / "m.onnx", tmp_path / "store"
+    model.write_bytes(tiny["fp32"])
+    store.mkdir()
+    command = [sys.executable, "-c", CALLER, "wait", str(model), str(store)]
+    variables = {**os.environ, "PYTHONPATH": f"{ROOT}:{RTX}"}
+    with subprocess.Popen(command, env=variables, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as caller:
+        assert caller.stdout is not None
+        assert caller.stdout.readline() == "at work\n"
+        (folder,) = store.iterdir()
+        build_engine(small(), SM86, work=store)
+        assert list(store.iterdir()) == [folder]
+        (worker,) = psutil.Process(caller.pid).children()
+        caller.kill()
+        caller.wait()
+        try:
+            build_engine(small(), SM86, work=store)
+            assert list(store.iterdir()) == [folder]
+        finally:
+            worker.kill()
+        end = time.monotonic() + 10
+        while worker.is_running() and time.monotonic() < end:
+            time.sleep(0.02)
+    build_engine(small(), SM86, work=store)
+    assert not list(store.iterdir())
+
+
+@needs_rtx
+def test_asking_for_the_version_leaves_nothing(tmp_path: Path) -> None:
+    """Killed at any moment: there is no folder to leave."""
+    code = (
+        "import os, signal, sys\n"
+        "from edge_lsla.build.tensorrt import builder\n"
+        "def killed(*_): os.kill(os.getpid(), signal.SIGKILL)\n"
+        "builder._listen = killed\n"
+        "builder.describe_runtime('tensorrt-rtx')"
+    )
+    variables = {**os.environ, "PYTHONPATH": f"{ROOT}:{RTX}", "TMPDIR": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], env=variables, cwd=tmp_path, check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert not list(tmp_path.iterdir())
+
+
+@needs_rtx
+def test_a_full_disk_is_a_sentence_and_leaves_nothing(tiny: dict[str, bytes], tmp_path: Path) -> None:
+    """The limit on file sizes stands for the disk: the graph fits below it, the engine does not."""
+    result = call("fill", tiny["fp32"], tmp_path)
+    store = tmp_path / "store"
+    assert result.stdout == f"1 cannot write the engine (File too large): {store}; free some space there\n", (
+        result.stderr
+    )
+    assert not list(store.iterdir())
+
+
+SMALL_DISK = """
+set -e
+mount -t tmpfs -o size=64k none "$1"
+TMPDIR="$1" exec "$2" -c "$3" "$4" "$5" "$6"
+"""
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_a_full_folder_is_named_before_the_work(given: bool, tiny: dict[str, bytes], tmp_path: Path) -> None:
+    """A real file system of 64 KiB, in a name space of its own; the graph of 470 KB does not fit."""
+    if subprocess.run(["unshare", "-rm", "true"], capture_output=True, check=False).returncode:
+        pytest.skip("this system lets nobody mount a file system of his own")
+    disk, model = tmp_path / "disk", tmp_path / "m.onnx"
+    disk.mkdir()
+    model.write_bytes(tiny["fp32"])
+    caller = CALLER if given else CALLER.replace("work=Path(folder)", "work=None")
+    command = ["unshare", "-rm", "sh", "-c", SMALL_DISK, "sh", str(disk), sys.executable, caller, "build", str(model)]
+    variables = {**os.environ, "PYTHONPATH": f"{ROOT}:{RTX}"}
+    done = subprocess.run([*command, str(disk)], env=variables, capture_output=True, text=True, timeout=60, check=False)
+    where = "" if given else ", or set TMPDIR to another folder"
+    wanted = f"1 cannot write the build's files (No space left on device): {disk}; free some space there{where}\n"
+    assert done.stdout == wanted, done.stderr
+
+
+@pytest.mark.usefixtures("rtx")
+def test_a_folder_that_cannot_be_used_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for name, why in (("none", "No such file or directory"), ("file", "Not a directory")):
+        with pytest.raises(
+            UnwritableError, match=rf"cannot write the build's files \({why}\): .*{name}; make it a folder"
+        ):
+            build_engine(small(), SM86, work=tmp_path / name)
+
+
+@needs_rtx
+@pytest.mark.usefixtures("rtx")
+def test_what_was_never_locked_is_removed_a_day_later(tmp_path: Path) -> None:
+    """On a file system without locks, and between two steps of making a folder."""
+    old, new, other = tmp_path / f"{PREFIX}old", tmp_path / f"{PREFIX}new", tmp_path / "building-site"
+    for folder in (old, new, other):
         folder.mkdir()
         (folder / "plan").write_bytes(b"half")
-    os.utime(old, (0, 0))
+        os.utime(folder, (0, 0))
+    os.utime(new)
+    (tmp_path / f"{PREFIX}link").symlink_to(other)
     build_engine(small(), SM86, work=tmp_path)
-    assert sorted(tmp_path.iterdir()) == [new]
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["building-site", f"{PREFIX}link", f"{PREFIX}new"]
+    assert (other / "plan").exists()
+
+
+def test_a_folder_that_was_swept_before_it_was_locked_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The moment between making the lock's file and holding it, in which another build looks."""
+    flock, calls = fcntl.flock, []
+
+    def late(handle: int, how: int) -> None:
+        if not calls:  # another build is quicker, and done
+            (folder,) = tmp_path.iterdir()
+            shutil.rmtree(folder)
+        calls.append(how)
+        flock(handle, how)
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # which is swept too
+    monkeypatch.setattr(work.fcntl, "flock", late)
+    with work.work_folder(tmp_path, 0) as made:
+        assert len(calls) == 2
+        assert (made.path / work.LOCK).exists()
+    assert not list(tmp_path.iterdir())

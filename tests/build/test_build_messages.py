@@ -64,7 +64,12 @@ CASES = [
     Provoked("element type", head(node("Cast", ["images"], ["t"], to=TensorProto.STRING, name="text"),
                                   node("Cast", ["t"], ["x"], to=TensorProto.FLOAT), end="x"), GraphError,
              r"text \(Cast\)"),
-    Provoked("turing", small(), CompatibilityError, "SM75 has no FP32 matrix products",
+    Provoked("too many elements", graph(node("Reshape", ["images", "s"], ["logits"]),
+                                        weights={"s": np.array([2**31 - 1, 2**31 - 1])}), GraphError,
+             "the graph makes logits of 4611686014132420609 values, more than TensorRT takes: .*; export it again"),
+    Provoked("turing", small(), CompatibilityError,
+             r"SM75 has no FP32 matrix products, which attention .*: compiling the engine, operation head; "
+             "leave sm75 out of --target",
              replace(SM86, targets=("sm75",))),
 ]  # fmt: skip
 
@@ -96,7 +101,7 @@ def test_a_workspace_that_is_too_small_is_said(tiny: dict[str, bytes], workspace
 @needs_rtx
 @pytest.mark.usefixtures("rtx")
 def test_an_unknown_target_is_refused_with_those_it_knows() -> None:
-    with pytest.raises(UsageError, match=r"does not build for sm87, sm90: targets; it knows sm75, sm80.*sm121"):
+    with pytest.raises(UsageError, match=r"does not build for sm87, sm90: --target; it knows sm75, sm80.*sm121"):
         build_engine(small(), replace(SM86, targets=("sm86", "sm90", "sm87")))
 
 
@@ -194,7 +199,9 @@ def test_a_cause_goes_before_what_follows_from_it() -> None:
     assert "could not have 1096 MB" in str(explain([follows, cause, follows], "compiling the engine"))
     assert "something odd" in str(explain(["something odd", follows], "compiling the engine"))
     failure = ParserFailure("n", "Odd", f"INVALID: something odd\n{follows}")
-    assert str(explain([follows], "parsing", [failure])).endswith("node n (Odd); INVALID: something odd")
+    assert str(explain([follows], "parsing", [failure])).endswith(
+        "node n (Odd): INVALID: something odd; export it again"
+    )
 
 
 def test_unknown_words_are_passed_on_cut_and_without_source_files() -> None:
@@ -205,5 +212,7 @@ def test_unknown_words_are_passed_on_cut_and_without_source_files() -> None:
     assert len(error.where) <= LONGEST  # type: ignore[arg-type]
     assert "/_src" not in short(line)
     failure = ParserFailure("n", "Odd", "INVALID: something\nodd")
-    assert "cannot parse the graph: node n (Odd); INVALID: something odd" in str(explain([], "parsing", [failure]))
+    assert "cannot parse the graph: node n (Odd): INVALID: something odd; export" in str(
+        explain([], "parsing", [failure])
+    )
     assert "it gave no reason" in str(explain([], "compiling the engine"))

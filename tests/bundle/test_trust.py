@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,6 +13,8 @@ import bundle_parts as parts
 import pytest
 
 from edge_lsla.bundle import (
+    GoldenSet,
+    NewArtifact,
     allows_native_code,
     generate_key,
     open_bundle,
@@ -20,8 +23,15 @@ from edge_lsla.bundle import (
     sign_bundle,
     trusted_keys,
     was_built_here,
+    write_bundle,
 )
-from edge_lsla.bundle.trust import MOST_REMEMBERED, check_folder, make_private_folder, trusted_keys_folder
+from edge_lsla.bundle.trust import (
+    MOST_REMEMBERED,
+    check_folder,
+    make_private_folder,
+    trusted_keys_folder,
+    try_to_remember,
+)
 from edge_lsla.errors import BundleError, EdgeLslaError, InputError, TrustError, UsageError
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to another user")
@@ -108,10 +118,10 @@ def test_a_store_or_key_of_another_user_proves_nothing(store: Path) -> None:
 def test_another_users_sticky_folder_above_is_refused(tmp_path: Path) -> None:
     tmp_path.chmod(0o1777)
     (tmp_path / "mine").mkdir(mode=0o700)
-    check_folder(tmp_path / "mine", "folder", private=True)
+    check_folder(tmp_path / "mine", "folder", "MINE", private=True)
     os.chown(tmp_path, FOREIGN, -1)
-    with pytest.raises(TrustError, match="folder above the folder belongs to another user"):
-        check_folder(tmp_path / "mine", "folder", private=True)
+    with pytest.raises(TrustError, match=r"folder above the folder belongs to another user.*, or set MINE to another"):
+        check_folder(tmp_path / "mine", "folder", "MINE", private=True)
 
 
 @pytest.mark.parametrize("kind", ["garbled", "huge", "link", "pipe", "folder", "private"])
@@ -144,7 +154,7 @@ def test_native_code_comes_from_here_or_from_a_trusted_key(store: Path, tmp_path
     with open_bundle(path) as bundle:
         digest = bundle.manifest.sha256()
         allows_native_code(bundle, built_here=True)
-        with pytest.raises(TrustError, match=r"not signed: .*build-engine .*a\.lsla") as caught:
+        with pytest.raises(TrustError, match=r"not signed: .*a\.lsla") as caught:
             allows_native_code(bundle, was_built_here(digest))
         assert caught.value.exit_code == 4
         remember_built_here(digest)
@@ -165,6 +175,68 @@ def test_native_code_comes_from_here_or_from_a_trusted_key(store: Path, tmp_path
             allows_native_code(bundle, built_here=False)
     with pytest.raises(TrustError, match="folder of trusted keys is open"):
         open_bundle(path, require_signature=True)
+
+
+def test_a_loose_record_leaves_the_decision_to_the_signature(store: Path, home: Path, tmp_path: Path) -> None:
+    path = tmp_path / "a.lsla"
+    parts.write(path)
+    with open_bundle(path) as bundle:
+        digest = bundle.manifest.sha256()
+        remember_built_here(digest)
+        record = home / ".local/state/edge-lsla/built-here"
+        record.chmod(0o755)
+        with pytest.raises(TrustError) as caught:
+            allows_native_code(bundle, was_built_here(digest))
+        said = str(caught.value)
+        assert (
+            "bundle is not signed, and whether it was built here cannot be known (record of bundles built here" in said
+        )
+        assert f"(mode 0755): {record})" in said
+        assert f"; or run: chmod go-rwx {record}, or set EDGE_LSLA_BUILT_HERE to another folder" in said
+    sign_bundle(path, read_private_key(tmp_path / "release.pem"))
+    with open_bundle(path) as bundle:
+        allows_native_code(bundle, was_built_here(digest))
+        (store / "release.pub").write_text("no key any more")
+        with pytest.raises(InputError, match=r"release\.pub.*chmod go-rwx"):
+            allows_native_code(bundle, was_built_here(digest))
+
+
+def test_the_remedy_can_be_typed(home: Path, tmp_path: Path) -> None:
+    golden = parts.golden()
+    logits = {**golden.logits, ("tensorrt-rtx", "fp32"): golden.logits["onnxruntime", "fp32"]}
+    graph = NewArtifact(b"graph", "tensorrt-rtx", "fp32")
+    path = tmp_path / "a b.lsla"
+    write_bundle(
+        path, parts.passport(), [*parts.artifacts(), graph], GoldenSet(golden.pixels, logits, golden.tolerance)
+    )
+    with open_bundle(path) as bundle, pytest.raises(TrustError) as caught:
+        allows_native_code(bundle, built_here=False)
+    assert caught.value.remedy is not None
+    command = shlex.split(caught.value.remedy.rpartition("here from its ONNX: `")[2].rstrip("`"))
+    assert command == ["build-engine", str(path), "--backend", "tensorrt-rtx", "-o", "NEW.lsla"]
+    parts.write(path)  # without a graph for a GPU
+    with open_bundle(path) as bundle, pytest.raises(TrustError) as caught:
+        allows_native_code(bundle, built_here=False)
+    assert "build-engine" not in str(caught.value)
+
+
+@pytest.mark.parametrize("fault", ["open to others", "a file in its place", "no home"])
+def test_a_record_that_cannot_be_written_is_a_sentence(home: Path, fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert try_to_remember(DIGEST, "a.lsla") is None
+    assert was_built_here(DIGEST)
+    state = home / ".local/state/edge-lsla"
+    if fault == "open to others":
+        (state / "built-here").chmod(0o755)
+    elif fault == "a file in its place":
+        state.rename(home / "moved")
+        state.write_text("")
+    else:
+        monkeypatch.setattr(Path, "home", lambda: (_ for _ in ()).throw(RuntimeError("no home")))
+    said = try_to_remember(DIGEST, "a.lsla")
+    assert said is not None
+    assert "engines in it will be run here only once it is signed: `bundle sign a.lsla --key KEY.pem` (" in said
+    assert "set EDGE_LSLA_BUILT_HERE to " in said
+    assert not was_built_here(DIGEST)
 
 
 def test_a_garbled_signature_allows_nothing(tmp_path: Path, store: Path) -> None:
@@ -206,7 +278,7 @@ def test_the_record_is_for_its_owner_only_and_survives_what_lies_in_it(home: Pat
 
 
 def test_the_record_is_bounded_and_forgets_the_oldest(tmp_path: Path) -> None:
-    folder = make_private_folder(tmp_path / "record", "record")
+    folder = make_private_folder(tmp_path / "record", "record", "RECORD")
     for number in range(MOST_REMEMBERED):
         (folder / f"{number:064x}").touch()
         os.utime(folder / f"{number:064x}", (1000 + number, 1000 + number))
@@ -223,9 +295,11 @@ def test_a_record_that_others_can_reach_proves_nothing(tmp_path: Path, mode: int
     folder = tmp_path / "record"
     remember_built_here(DIGEST, folder)
     folder.chmod(mode)
-    for use in (was_built_here, remember_built_here):
-        with pytest.raises(TrustError, match=r"open to other users .*chmod go-rwx"):
-            use(DIGEST, folder)
+    assert not was_built_here(DIGEST, folder)
+    with pytest.raises(
+        TrustError, match=r"open to other users .*chmod go-rwx .*, or set EDGE_LSLA_BUILT_HERE to another"
+    ):
+        remember_built_here(DIGEST, folder)
     folder.chmod(0o700)
     assert was_built_here(DIGEST, folder)
 
@@ -234,15 +308,17 @@ def test_a_record_that_others_can_reach_proves_nothing(tmp_path: Path, mode: int
 def test_a_record_of_another_user_proves_nothing(tmp_path: Path) -> None:
     remember_built_here(DIGEST, tmp_path / "record")
     os.chown(tmp_path / "record", FOREIGN, -1)
+    assert not was_built_here(DIGEST, tmp_path / "record")
     with pytest.raises(TrustError, match="belongs to another user"):
-        was_built_here(DIGEST, tmp_path / "record")
+        remember_built_here(DIGEST, tmp_path / "record")
 
 
 def test_a_linked_record_and_one_that_cannot_be_made(tmp_path: Path) -> None:
     remember_built_here(DIGEST, tmp_path / "record")
     (tmp_path / "link").symlink_to(tmp_path / "record")
+    assert not was_built_here(DIGEST, tmp_path / "link")
     with pytest.raises(TrustError, match="symbolic link"):
-        was_built_here(DIGEST, tmp_path / "link")
+        remember_built_here(DIGEST, tmp_path / "link")
     (tmp_path / "file").write_text("")
     with pytest.raises((EdgeLslaError, TrustError), match="record of bundles built here"):
         remember_built_here(DIGEST, tmp_path / "file" / "record")

@@ -70,8 +70,7 @@ def test_a_target_that_rtx_does_not_know(command, checkpoint: Path, tmp_path: Pa
     monkeypatch.setenv("PYTHONPATH", str(RTX[-1]))
     result = command("build-engine", checkpoint, "--target", "sm87", "-o", tmp_path / "x.lsla")
     assert (result.code, "does not build for sm87" in result.err) == (2, True)
-    assert [path.name for path in tmp_path.iterdir()] == ["cache"]
-    assert not list((tmp_path / "cache").rglob("*.engine"))
+    assert not list(tmp_path.iterdir())
 
 
 def test_without_tensorrt_rtx_it_says_what_to_install(command, checkpoint: Path, tmp_path: Path,

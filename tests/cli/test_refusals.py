@@ -202,3 +202,24 @@ def test_ctrl_c_ends_the_camera_cleanly(process, bundle: Path, tmp_path: Path) -
     report = json.loads(out.splitlines()[-1])
     assert report["ended"] == "stopped"
     assert video.stat().st_size > 1000
+
+
+def test_fused_graphs_that_cannot_be_built_from(command, checkpoint: Path, tmp_path: Path) -> None:
+    """What `fuse --for-plugin` writes, and graphs whose pictures are not those of their description."""
+    graph, fused, output = tmp_path / "m.onnx", tmp_path / "fused.onnx", tmp_path / "x.lsla"
+    assert command("export", checkpoint, "-o", graph).code == 0
+    assert command("fuse", graph, "-o", fused, "--for-plugin").code == 0
+    remedy = "give the fused graph with its local functions (fuse without --for-plugin)"
+    refused(command("build-engine", fused, "-o", output), 2, "the graph's LslaAttention has no function body",
+            f"{fused}: node lsla_attention_0", remedy)  # fmt: skip
+    model = onnx.load(graph)
+    for size, words in ((48, "takes pictures of 48 x 48 pixels and its description says 32"), (2**40, "x 10995116277")):
+        for dimension in model.graph.input[0].type.tensor_type.shape.dim[2:]:
+            dimension.dim_value = size
+        onnx.save(model, tmp_path / "sized.onnx")
+        refused(command("build-engine", tmp_path / "sized.onnx", "-o", output), 2, words, "export it again")
+    del model.metadata_props[:]
+    onnx.save(model, tmp_path / "sized.onnx")
+    refused(command("build-engine", tmp_path / "sized.onnx", "-o", output), 2, "image size cannot be used",
+            "sized.onnx: preprocessing needs a side of 1 to 4096 pixels; export it again")  # fmt: skip
+    assert not output.exists()

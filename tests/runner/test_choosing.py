@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
-from edge_lsla.bundle import Artifact, Bundle, open_bundle
+from edge_lsla.bundle import (
+    Artifact,
+    Bundle,
+    GoldenSet,
+    NewArtifact,
+    Passport,
+    generate_key,
+    open_bundle,
+    read_private_key,
+    sign_bundle,
+    write_bundle,
+)
 from edge_lsla.device import Device
 from edge_lsla.engine_building import rebuild_here
 from edge_lsla.engine_cache import EngineOptions
-from edge_lsla.errors import CompatibilityError, EdgeLslaError, MissingComponentError
+from edge_lsla.errors import CompatibilityError, EdgeLslaError, MissingComponentError, TrustError
+from edge_lsla.preflight import engine_versions
 from edge_lsla.runner import choosing
 from edge_lsla.runner.choosing import Request, choose
 
@@ -89,3 +103,69 @@ def test_auto_says_why_it_takes_the_cpu(bundle: Bundle) -> None:
         assert [why.partition(":")[0] for why in chosen.passed_over] == ["tensorrt-rtx"]
     finally:
         chosen.runner.close()
+
+
+@pytest.mark.parametrize(("precision", "asked", "remedy"), [
+    ("fp16", " in fp16", "; on the CPU it runs in fp32: --precision fp32"),
+    (None, "", "--backend onnxruntime"),
+])  # fmt: skip
+def test_where_nothing_runs_every_reason_is_said(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str | None, asked: str, remedy: str
+) -> None:
+    """Not only that of the CPU, which was never meant."""
+    from edge_lsla.bundling import Wanted, build_bundle
+    from edge_lsla.sources import read_source
+
+    monkeypatch.setattr(choosing, "describe_device", lambda: Device("x86_64", tensorrt_rtx="1.7.1.116"))
+    path = tmp_path / "x.lsla"
+    build_bundle(read_source(checkpoint), path, Wanted(("tensorrt-rtx", "onnxruntime"), ("fp16", "fp32")))
+    if precision is None:
+        monkeypatch.setattr(choosing, "OnnxRuntimeRunner", lambda *_, **__: fail())
+    with open_bundle(path) as opened, pytest.raises(MissingComponentError) as caught:
+        choose(opened, Request(precision=precision, rebuild=rebuild_here))
+    said = str(caught.value)
+    assert said.startswith(
+        f"nothing in the bundle runs here{asked} (tensorrt-rtx: TensorRT for RTX needs NVIDIA's driver"
+    )
+    assert "; onnxruntime: " in said
+    assert "\n" not in said
+    assert said.endswith(remedy)
+    assert caught.value.exit_code == 3
+
+
+def fail() -> NoReturn:
+    raise EdgeLslaError("the CPU is on strike")
+
+
+def test_the_command_that_adds_an_engine_can_be_typed(bundle: Bundle) -> None:
+    with pytest.raises(CompatibilityError) as caught:
+        choosing._engine(bundle, "tensorrt-rtx", None, DEVICE)
+    assert caught.value.remedy is not None
+    command = shlex.split(caught.value.remedy.partition("add one: `")[2].rstrip("`"))
+    assert command == ["build-engine", str(bundle.path), "--backend", "tensorrt-rtx", "-o", "NEW.lsla"]
+
+
+def test_a_loose_record_of_bundles_hides_no_signature(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bundle with an engine, signed by a trusted key; whoever can write the record has not to be believed."""
+    monkeypatch.setenv("EDGE_LSLA_BUILT_HERE", str(tmp_path / "record"))
+    monkeypatch.setenv("EDGE_LSLA_TRUSTED_KEYS", str(tmp_path / "keys"))
+    (tmp_path / "record").mkdir(mode=0o700)
+    (tmp_path / "record").chmod(0o755)
+    signed = tmp_path / "signed.lsla"
+    (graph,) = (one for one in bundle.manifest.artifacts if one.backend == "tensorrt-rtx")
+    versions = engine_versions(None, "tensorrt-rtx", "1.7.1.116", [(1, 1, 1)])
+    engine = NewArtifact(b"engine", "tensorrt-rtx", graph.precision, "engine", versions, ("sm86",))
+    golden = GoldenSet(bundle.golden_inputs(), {("tensorrt-rtx", graph.precision): bundle.golden_logits(graph)},
+                       bundle.manifest.golden.tolerance)  # fmt: skip
+    passport = {name: getattr(bundle.manifest, name) for name in Passport.__dataclass_fields__} | {"precisions": {}}
+    write_bundle(signed, Passport(**passport), [engine], golden)
+    public = generate_key(tmp_path / "release.pem")
+    with open_bundle(signed) as opened, pytest.raises(TrustError, match=r"open to other users \(mode 0755\)"):
+        choosing._engine(opened, "tensorrt-rtx", None, DEVICE)
+    sign_bundle(signed, read_private_key(tmp_path / "release.pem"))
+    (tmp_path / "keys").mkdir(mode=0o700)
+    public.path.rename(tmp_path / "keys" / "release.pub")
+    with open_bundle(signed) as opened:
+        assert choosing._engine(opened, "tensorrt-rtx", None, DEVICE).kind == "engine"

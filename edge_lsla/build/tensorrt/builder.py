@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import hashlib
 import json
 import os
 import select
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +23,7 @@ from edge_lsla.build.tensorrt.facts import EngineFacts
 from edge_lsla.build.tensorrt.memory import MIB, check_memory, cpu_seconds, free_bytes, peak_bytes, shares_memory
 from edge_lsla.build.tensorrt.outline import Outline, check_border, read_outline
 from edge_lsla.build.tensorrt.settings import BuildSettings
+from edge_lsla.build.tensorrt.work import UnwritableError, work_folder, writing
 from edge_lsla.build.tensorrt.worker import MODEL, PLAN, REQUEST
 from edge_lsla.errors import EdgeLslaError, GraphError, UsageError
 from edge_lsla.operator import DOMAIN
@@ -33,11 +31,10 @@ from edge_lsla.tensorrt.messages import explain, find, missing_plugin, short
 
 Step = Callable[[int, int, str], None]
 Report = Callable[[str], None]
-WORK = "building-"
-LEFTOVER_SECONDS = 24 * 3600.0  # a build's folder that is older was left by a power cut
 WATCH_SECONDS = 0.2
+_PACKAGE = Path(edge_lsla.__file__).absolute().parents[1]
 # Seen where memory was short: TensorRT for RTX 1.7 waits for itself for ever. Working, it uses far more of a processor.
-STALL_SECONDS = 180.0
+STALL_SECONDS = 180.0  # without progress of its processor time
 IDLE_SHARE = 0.005
 
 
@@ -75,8 +72,7 @@ def describe_runtime(backend: str) -> RuntimeFacts:
 
 @functools.cache
 def _describe(backend: str, path: str) -> RuntimeFacts:
-    with tempfile.TemporaryDirectory(prefix=WORK) as folder:
-        facts = _run(["--describe", backend], Path(folder), _nothing, f"loading {backend}")
+    facts = _run(["--describe", backend], _PACKAGE, _nothing, f"loading {backend}")
     return RuntimeFacts(facts["backend"], facts["version"], tuple(facts["targets"]))
 
 
@@ -98,13 +94,14 @@ def build_engine(
         settings: what to build.
         step: called with (done, total, phase) now and then, from this thread; `done` only grows.
         report: called with a sentence that the user should see.
-        work: an owner-only folder for the build's files, which are removed; None: one for temporary files.
+        work: a folder for the build's files, which are removed; None: the system's for temporary files.
 
     Raises:
         UsageError: a target or a profile that cannot be built.
         GraphError: not an ONNX graph, other inputs or outputs, or what TensorRT does not support.
         MissingComponentError: TensorRT, the plugin, or a GPU is absent.
-        EdgeLslaError: too little memory, a full disk, a crash, or TensorRT failed.
+        UnwritableError: `work` is full or cannot be used; another folder may do.
+        EdgeLslaError: too little memory, a crash, or TensorRT failed.
     """
     step, report = step or _nothing, report or _nothing
     outline = read_outline(onnx_bytes)
@@ -115,42 +112,26 @@ def build_engine(
     warning = check_memory(settings, len(onnx_bytes), free_bytes(), shares_memory())
     if warning:
         report(warning)
-    place = Path(work or tempfile.gettempdir()).resolve()  # the worker stands elsewhere
-    with contextlib.ExitStack() as stack:
-        with _writing(place):
-            _sweep(place)
-            made = tempfile.TemporaryDirectory(prefix=WORK, dir=place, ignore_cleanup_errors=True)
-            folder = Path(stack.enter_context(made))
+    with work_folder(work, len(onnx_bytes)) as made:
+        folder = made.path
+        with writing(work):
             (folder / MODEL).write_bytes(onnx_bytes)
-            request = {"settings": _plain(settings), "plugins": plugins, "first_node": _first_node(outline, plugins)}
+            request = {
+                "settings": _plain(settings),
+                "plugins": plugins,
+                "first_node": _first_node(outline, plugins),
+                "temporary": work is None,
+            }
             (folder / REQUEST).write_text(json.dumps(request), encoding="utf-8")
-        facts = _run([str(folder)], folder, step, f"building a {settings.backend} engine")
-        with _writing(place):
+        facts = _run([str(folder)], folder, step, f"building a {settings.backend} engine", made.lock)
+        with writing(work):
             data = (folder / PLAN).read_bytes()
-            plan_sha256 = hashlib.sha256(data).hexdigest()
-            facts |= {"onnx_sha256": onnx_sha256, "plan_sha256": plan_sha256, "plan_bytes": len(data)}
-            engine = BuiltEngine(data, EngineFacts.from_json(facts))
+        plan_sha256 = hashlib.sha256(data).hexdigest()
+        facts |= {"onnx_sha256": onnx_sha256, "plan_sha256": plan_sha256, "plan_bytes": len(data)}
+        engine = BuiltEngine(data, EngineFacts.from_json(facts))
     for notice in engine.facts.notices:
         report(notice)
     return engine
-
-
-@contextlib.contextmanager
-def _writing(place: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        reason = f"{error.strerror or error}; free some space there"
-        raise EdgeLslaError("cannot write the build's files", place, reason) from error
-
-
-def _sweep(place: Path) -> None:
-    """Remove what builds left that a power cut ended."""
-    for folder in place.glob(f"{WORK}*"):
-        with contextlib.suppress(OSError):  # somebody else's, or another process was quicker
-            status = folder.lstat()
-            if status.st_uid == os.geteuid() and time.time() - status.st_mtime > LEFTOVER_SECONDS:
-                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _check_operators(outline: Outline, settings: BuildSettings) -> list[str]:
@@ -185,17 +166,23 @@ def _first_node(outline: Outline, operators: list[str]) -> str:
     return "" if node is None else f"node {node.name or 'without a name'} ({node.operator})"
 
 
-def _run(arguments: list[str], folder: Path, step: Step, doing: str) -> dict[str, Any]:
-    """Run the worker to its end; return its facts, or raise its error."""
-    with tempfile.TemporaryFile() as said:
+def _run(arguments: list[str], stand: Path, step: Step, doing: str, lock: int | None = None) -> dict[str, Any]:
+    """Run the worker to its end; return its facts, or raise its error.
+
+    Args:
+        stand: the worker's current folder. -m looks for modules there first: never where the user happens to stand.
+        lock: a file that the worker inherits.
+    """
+    with os.fdopen(os.memfd_create("worker"), "w+b") as said:  # a full disk must not take its last words
         process = subprocess.Popen(
             [sys.executable, "-m", "edge_lsla.build.tensorrt.worker", *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=said,
-            cwd=folder,  # -m looks for modules there first: a folder of ours, never where the user happens to stand
+            cwd=stand,
             env=_environment(),
             start_new_session=True,  # a terminal's Ctrl-C reaches the caller alone
+            pass_fds=() if lock is None else (lock,),
         )
         try:
             last, phase, peak = _listen(process, step)
@@ -221,26 +208,27 @@ def _listen(process: subprocess.Popen[bytes], step: Step) -> tuple[dict[str, Any
     since, used = time.monotonic(), cpu_seconds(process.pid)
     while True:
         peak = max(peak, peak_bytes(process.pid))
-        if (waited := time.monotonic() - since) > STALL_SECONDS:
-            now = cpu_seconds(process.pid)
-            if now - used < IDLE_SHARE * waited:
-                where = f"in the phase {phase!r}, at {peak // MIB} MB"
-                raise EdgeLslaError("TensorRT has stopped working", where, "free some memory and try again")
-            since, used = time.monotonic(), now
-        if not select.select([pipe], [], [], WATCH_SECONDS)[0]:
-            continue
-        chunk = os.read(pipe, 2**16)
-        if not chunk:
-            process.wait()
-            return {}, phase, peak
-        *lines, rest = (rest + chunk).split(b"\n")
-        for line in lines:
-            message = json.loads(line)
-            if "progress" not in message:
-                return message, phase, peak
-            done, total, phase = message["progress"]
-            shown = max(shown, done)
-            step(shown, total, phase)
+        if select.select([pipe], [], [], WATCH_SECONDS)[0]:
+            chunk = os.read(pipe, 2**16)
+            if not chunk:
+                process.wait()
+                return {}, phase, peak
+            *lines, rest = (rest + chunk).split(b"\n")
+            for line in lines:
+                message = json.loads(line)
+                if "progress" not in message:
+                    return message, phase, peak
+                done, total, phase = message["progress"]
+                shown = max(shown, done)
+                step(shown, total, phase)
+        # Counted anew whenever it has worked for as long as it must in STALL_SECONDS: then what it did before it
+        # stopped, such as loading TensorRT, delays nothing.
+        now, spent = time.monotonic(), cpu_seconds(process.pid)
+        if spent - used >= IDLE_SHARE * STALL_SECONDS:
+            since, used = now, spent
+        elif now - since > STALL_SECONDS:
+            where = f"in the phase {phase!r}, at {peak // MIB} MB"
+            raise EdgeLslaError("TensorRT has stopped working", where, "free some memory and try again")
 
 
 def _crash(code: int, doing: str, phase: str, peak: int, said: str) -> EdgeLslaError:
@@ -268,15 +256,17 @@ def _crash(code: int, doing: str, phase: str, peak: int, said: str) -> EdgeLslaE
 
 
 def _error(told: dict[str, Any]) -> EdgeLslaError:
-    kind = getattr(errors, str(told["class"]), EdgeLslaError)
+    name = str(told["class"])
+    kind: type[EdgeLslaError] = UnwritableError
+    if name != kind.__name__:
+        kind = getattr(errors, name, EdgeLslaError)
     return kind(told["what"], told["where"], told["remedy"])
 
 
 def _environment() -> dict[str, str]:
     """Return an environment in which the worker finds this package and what the caller would import."""
-    package = str(Path(edge_lsla.__file__).parents[1])
     given = [os.path.abspath(part) for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part]  # noqa: PTH100
-    return {**os.environ, "PYTHONPATH": os.pathsep.join([package, *given])}
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(_PACKAGE), *given])}
 
 
 def _plain(settings: BuildSettings) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from edge_lsla.tensorrt.flavours import RTX, TENSORRT
 
 BACKENDS = (TENSORRT, RTX)
 LARGEST_BATCH = 4096
+SMALLEST_WORKSPACE, LARGEST_WORKSPACE = 2**20, 2**44  # bytes
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class BuildSettings:
     """What engine to build.
 
     Raises:
-        UsageError: a field has a value that cannot be used; the message names it.
+        UsageError: a field has a value that cannot be used; the message names the option that sets it, or the field.
     """
 
     backend: str = field(metadata={"help": "tensorrt or tensorrt-rtx"})
@@ -42,8 +43,8 @@ class BuildSettings:
         self._check_targets()
         self._check_profiles()
         if self.workspace_bytes is not None:
-            _whole("workspace_bytes", self.workspace_bytes, 2**20, 2**44)
-        _whole("optimisation_level", self.optimisation_level, 0, 5)
+            _check_workspace(self.workspace_bytes)
+        _whole("--level", self.optimisation_level, 0, 5)
         for name in ("timing_cache", "plugin_library"):
             value: object = getattr(self, name)
             if value is None:
@@ -63,20 +64,22 @@ class BuildSettings:
     def _check_targets(self) -> None:
         targets: object = self.targets
         if not isinstance(targets, (tuple, list)) or not all(isinstance(target, str) for target in targets):
-            raise UsageError('targets is not a list of names such as "sm86"', "targets", "correct it")
+            raise UsageError('targets are not a list of names such as "sm86"', "--target", "correct it")
         for target in targets:
             if not re.fullmatch(r"sm[1-9]\d{1,2}", target):
-                raise UsageError(f"{target!r} is not a target", "targets", 'write it as "sm86", for capability 8.6')
+                raise UsageError(f"{target!r} is not a target", "--target", 'write it as "sm86", for capability 8.6')
         if len(set(targets)) != len(targets):
-            raise UsageError("a target is named twice", "targets", "name each once")
+            raise UsageError("a target is named twice", "--target", "name each once")
         if self.backend == TENSORRT and targets:
             raise UsageError(
                 "tensorrt builds only for the machine that it runs on",
-                "targets",
+                "--target",
                 "leave the target out and build on the device, or use tensorrt-rtx",
             )
         if self.backend == RTX and not targets:
-            raise UsageError("tensorrt-rtx needs a target", "targets", 'name compute capabilities, such as "sm86,sm89"')
+            raise UsageError(
+                "tensorrt-rtx needs a target", "--target", 'name compute capabilities, such as "sm86,sm89"'
+            )
         # In order of capability, so that the same set gives the same engine.
         object.__setattr__(self, "targets", tuple(sorted(targets, key=lambda target: int(target[2:]))))
 
@@ -88,7 +91,7 @@ class BuildSettings:
             if not isinstance(profile, (tuple, list)) or len(profile) != 3:
                 raise UsageError(f"profile {profile!r} is not three batch sizes", "profiles", "correct it")
             for batch in profile:
-                _whole("profiles", batch, 1, LARGEST_BATCH)
+                _whole("--batch", batch, 1, LARGEST_BATCH)
             smallest, best, largest = profile
             if not smallest <= best <= largest:
                 raise UsageError(
@@ -99,6 +102,16 @@ class BuildSettings:
         object.__setattr__(self, "profiles", tuple(tuple(profile) for profile in profiles))
 
 
+def _check_workspace(size: object) -> None:
+    """Say it as the command line does, in MiB."""
+    low, high = SMALLEST_WORKSPACE, LARGEST_WORKSPACE
+    if isinstance(size, bool) or not isinstance(size, int) or not low <= size <= high:
+        whole = isinstance(size, int) and not isinstance(size, bool) and size % 2**20 == 0
+        given = f"{size // 2**20:,} MiB" if whole and isinstance(size, int) else f"{size!r} bytes"
+        what = f"a workspace of {given} is not from {low // 2**20} to {high // 2**20:,} MiB"
+        raise UsageError(what, "--workspace", "leave it out, or give another size")
+
+
 def _whole(name: str, value: object, low: int, high: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise UsageError(f"{name} {value!r} is not a whole number from {low} to {high}", name, "correct it")
+        raise UsageError(f"{value!r} is not a whole number from {low} to {high}", name, "correct it")

@@ -3,7 +3,7 @@
 A crash, an abort or the out-of-memory killer ends this process and not the caller's. FOLDER holds `request.json` and
 `model.onnx`; the plan goes to `plan` beside them. On standard output: one JSON object a line, {"progress": …}, and last
 {"facts": …} or {"error": …}. Standard input is held open by the caller: when it ends, the caller has died, and so does
-this process, removing FOLDER. With `--describe BACKEND` it only says what that TensorRT is.
+this process, removing FOLDER; its lock was inherited. With `--describe BACKEND` it only says what that TensorRT is.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from edge_lsla.build.tensorrt import network
 from edge_lsla.build.tensorrt.memory import peak_bytes
 from edge_lsla.build.tensorrt.progress import SECONDS_A_LAYER, TOTAL, PhaseProgress, make_monitor
 from edge_lsla.build.tensorrt.settings import BuildSettings
+from edge_lsla.build.tensorrt.work import unwritable
 from edge_lsla.errors import EdgeLslaError
 from edge_lsla.tensorrt import flavours
 
@@ -68,8 +69,7 @@ def build(folder: Path, send: Send) -> dict[str, Any]:
     try:
         (folder / PLAN).write_bytes(plan)
     except OSError as error:
-        reason = f"{error.strerror or error}; free some space"
-        raise EdgeLslaError("cannot write the engine", folder, reason) from error
+        raise unwritable("cannot write the engine", error, folder.parent, request["temporary"]) from error
     return {
         "backend": settings.backend,
         "version": flavour.version,
