@@ -60,7 +60,7 @@ def engine_artifact(graph: TypedGraph, targets: tuple[str, ...], options: Engine
         EdgeLslaError: see `builder.build_engine`.
     """
     from edge_lsla.bundle import NewArtifact
-    from edge_lsla.preflight import engine_versions
+    from edge_lsla.engine_facts import engine_versions
 
     facts = (engine := obtain_engine(graph, targets, options, device)).facts
     here = device if graph.backend == "tensorrt" else None

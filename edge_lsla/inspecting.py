@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 from edge_lsla.build.tensorrt.nodes import read_functions
 from edge_lsla.build.tensorrt.outline import Node, read_outline
 from edge_lsla.build.tensorrt.weights import read_weights, weight_totals
+from edge_lsla.engine_facts import read_memory, read_profiles
 from edge_lsla.errors import BundleError, EdgeLslaError, GraphError, MissingComponentError, TrustError
 from edge_lsla.operator import DOMAIN, NAME, QUANTISED_NAME, RESIDUAL_NAME
-from edge_lsla.preflight import read_memory, read_profiles
 from edge_lsla.runner.inspection import EngineLayer
 
 if TYPE_CHECKING:

@@ -18,6 +18,7 @@ SHARED = {
     "description",
     "device",
     "engine_cache",
+    "engine_facts",
     "errors",
     "operator",
     "plugin_library",

@@ -11,8 +11,9 @@ import pytest
 from edge_lsla.bundle import Artifact, Manifest, Passport, Tolerance
 from edge_lsla.bundle.manifest import GOLDEN_INPUTS, Golden, golden_logits_name
 from edge_lsla.device import Device, PluginLibrary
+from edge_lsla.engine_facts import engine_versions
 from edge_lsla.errors import CompatibilityError, EdgeLslaError, TrustError
-from edge_lsla.preflight import check_artifact, check_graph, engine_versions, refuse
+from edge_lsla.preflight import check_artifact, check_graph, refuse
 from edge_lsla.preprocessing import Preprocessing
 
 INDEX, LIBRARY = "c" * 64, "d" * 64

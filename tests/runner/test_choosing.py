@@ -25,8 +25,8 @@ from edge_lsla.bundle import (
 from edge_lsla.device import Device
 from edge_lsla.engine_building import rebuild_here
 from edge_lsla.engine_cache import EngineOptions
+from edge_lsla.engine_facts import engine_versions
 from edge_lsla.errors import CompatibilityError, EdgeLslaError, MissingComponentError, TrustError
-from edge_lsla.preflight import engine_versions
 from edge_lsla.runner import choosing
 from edge_lsla.runner.choosing import Request, choose
 
