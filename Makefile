@@ -79,7 +79,7 @@ demo-model: demo-data  ## Train the demo model anew: demo/training.jsonl says ho
 lock:  ## Pin every dependency for Python 3.10 to 3.12; PyTorch is pinned below, because its builds differ by machine.
 	$(BIN)/pip install -q uv
 	$(BIN)/uv pip compile -q --universal --python-version 3.10 --no-header --no-annotate --no-emit-index-url \
-		--extra cli --extra camera --extra toolkit --extra dev pyproject.toml \
+		--extra cli --extra camera --extra service --extra toolkit --extra dev pyproject.toml \
 		| grep -vE '^(nvidia-|cuda-|triton|torch=)' > requirements.lock
 
 clean:

@@ -20,6 +20,7 @@ SHARED = {
     "engine_cache",
     "engine_facts",
     "errors",
+    "events",
     "operator",
     "plugin_library",
     "predictions",
@@ -30,6 +31,8 @@ SHARED = {
     "__version__",
 }
 STAGES = {"model", "export", "surgery", "calibration", "build", "runner", "pipeline", "sinks"}
+# What the field service is made of; none knows another, and `service` composes them.
+STAGES |= {"records", "delivery", "status", "slots", "governor"}
 # Training is the one use of the model that is no step towards the field; the plugin has verbs of its own.
 ALSO = {"training": {"model"}, "plugins": {"console"}}
 OUTSIDE = {"calibration", "plugins"}  # top-level folders, not in the wheel
@@ -54,6 +57,7 @@ COMPOSERS = {
     "precision_report",
     "quantising",
     "recalibrating",
+    "service",
     "sources",
     "tables",
     "rebuilding",
@@ -73,6 +77,12 @@ HEAVY = (
     "cv2",
     "av",
     "matplotlib",
+    "paho",
+    "prometheus_client",
+    "starlette",
+    "uvicorn",
+    "trackers",
+    "supervision",
 )
 
 

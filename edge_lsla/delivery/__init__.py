@@ -1,0 +1,1 @@
+"""Events to brokers and web addresses, each acknowledged, none lost while those are away."""

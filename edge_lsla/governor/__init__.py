@@ -1,0 +1,1 @@
+"""How fast to watch: temperature, power mode and battery."""

@@ -1,0 +1,1 @@
+"""The unattended service, composed of the stages."""

@@ -1,0 +1,1 @@
+"""The status page and metrics of a running service, over HTTP."""
