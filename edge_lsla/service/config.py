@@ -1,0 +1,204 @@
+"""The service's configuration: a TOML file, checked whole before anything starts; unknown keys are refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Optional, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic.dataclasses import dataclass as checked_dataclass
+
+from edge_lsla.delivery.settings import ForwardSettings, MqttSettings, WebhookSettings
+from edge_lsla.errors import UsageError
+from edge_lsla.governor.settings import GovernorSettings
+from edge_lsla.pipeline.finding import FindingSettings
+from edge_lsla.pipeline.recovery import SupervisionSettings
+from edge_lsla.pipeline.settings import SourceSettings
+from edge_lsla.records.settings import RecordSettings
+from edge_lsla.service.stages import StageSettings
+from edge_lsla.slots.settings import SlotSettings
+from edge_lsla.status.settings import StatusSettings
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+LARGEST_FILE = 1 << 20
+SHOWN = 8  # mistakes named at once
+MOST_CAMERAS = 16
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+T = TypeVar("T")
+
+
+def section(settings: type[T]) -> type[T]:
+    """Return a settings dataclass that pydantic validates, unknown keys refused; its own checks become pydantic's."""
+
+    def check(self: Any) -> None:
+        try:
+            settings.__post_init__(self)  # type: ignore[attr-defined]  # ours all have one
+        except UsageError as error:
+            raise ValueError(f"{error.what} ({error.where})") from error
+
+    checked = dataclasses.make_dataclass(
+        settings.__name__, [], bases=(settings,), frozen=True, namespace={"__post_init__": check}
+    )
+    checked.__module__ = settings.__module__
+    return checked_dataclass(checked, config=ConfigDict(extra="forbid"), frozen=True)  # type: ignore[call-overload,no-any-return]
+
+
+if TYPE_CHECKING:
+    Opening, Supervision, Finding, Stages = SourceSettings, SupervisionSettings, FindingSettings, StageSettings
+    Records, Mqtt, Webhook, Forward = RecordSettings, MqttSettings, WebhookSettings, ForwardSettings
+    Status, Slots, Governor = StatusSettings, SlotSettings, GovernorSettings
+else:
+    Opening, Supervision, Finding = section(SourceSettings), section(SupervisionSettings), section(FindingSettings)
+    Stages, Records = section(StageSettings), section(RecordSettings)
+    Mqtt, Webhook, Forward = section(MqttSettings), section(WebhookSettings), section(ForwardSettings)
+    Status, Slots, Governor = section(StatusSettings), section(SlotSettings), section(GovernorSettings)
+
+
+def _name(text: str) -> str:
+    if not NAME.fullmatch(text):
+        raise ValueError("a name has letters, digits, '.', '_' and '-', at most 64")
+    return text
+
+
+Name = Annotated[str, AfterValidator(_name)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class ModelConfig(_Section):
+    """Which model watches.
+
+    Attributes:
+        bundle: the first model; later ones come by `update`. None takes the demo bundle, in a checkout.
+        backend, precision, threads: as in `infer`.
+        rebuild: whether an engine for this device may be built where the bundle has only a graph.
+        batch: the most crops of one inference.
+    """
+
+    bundle: Optional[Path] = None
+    backend: str = "auto"
+    precision: Optional[str] = None
+    threads: Optional[int] = Field(None, ge=1)
+    rebuild: bool = True
+    batch: int = Field(8, ge=1, le=256)
+
+
+class CameraConfig(_Section):
+    """One camera.
+
+    Attributes:
+        name: under which everything of it is recorded.
+        source: as in `infer camera`: a number, a device, a URL, a file, a folder, "csi" or "synthetic".
+        source_file: a file that holds it, for URLs with a password.
+        opening, supervision, finding: see `SourceSettings`, `SupervisionSettings`, `FindingSettings`.
+    """
+
+    name: Name
+    source: Optional[str] = None
+    source_file: Optional[Path] = None
+    opening: Opening = Opening()
+    supervision: Supervision = Supervision()
+    finding: Finding = Finding()
+
+    def address(self) -> str:
+        """Return the source, from its file where one is named.
+
+        Raises:
+            UsageError: the file cannot be read, or neither or both are given.
+        """
+        if (self.source is None) == (self.source_file is None):
+            raise UsageError("a camera has either source or source_file", self.name, "give one of them")
+        if self.source is not None:
+            return self.source
+        try:
+            return Path(str(self.source_file)).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError("cannot read the camera's source", self.source_file, str(error)) from None
+
+
+class Config(_Section):
+    """The whole file; see docs/in-the-field.md for an example with comments.
+
+    Attributes:
+        data: the folder of everything that the service writes.
+        device: this device's name, in topics and exports.
+        place: where it stands, for exports: latitude and longitude in degrees.
+        model, cameras, stages, records, mqtt, webhook, forward, status, slots, governor: see their classes.
+    """
+
+    data: Path
+    device: Name = "edge-lsla"
+    place: Optional[tuple[float, float]] = None
+    model: ModelConfig = ModelConfig()
+    cameras: tuple[CameraConfig, ...] = ()
+    stages: Stages = Stages()
+    records: Records = Records()
+    mqtt: Optional[Mqtt] = None
+    webhook: Optional[Webhook] = None
+    forward: Forward = Forward()
+    status: Status = Status()
+    slots: Slots = Slots()
+    governor: Governor = Governor()
+
+    @field_validator("cameras", mode="after")
+    @classmethod
+    def _names_differ(cls, cameras: tuple[CameraConfig, ...]) -> tuple[CameraConfig, ...]:
+        if not 1 <= len(cameras) <= MOST_CAMERAS:
+            raise ValueError(f"1 to {MOST_CAMERAS} cameras are needed: [[cameras]]")
+        names = [camera.name for camera in cameras]
+        if len(set(names)) < len(names):
+            raise ValueError("two cameras have the same name")
+        return cameras
+
+    @field_validator("place")
+    @classmethod
+    def _on_earth(cls, place: tuple[float, float] | None) -> tuple[float, float] | None:
+        if place is not None and not (-90 <= place[0] <= 90 and -180 <= place[1] <= 180):
+            raise ValueError("latitude is -90 to 90 degrees, longitude -180 to 180")
+        return place
+
+
+def read_config(path: Path) -> Config:
+    """Read and check the file; relative paths in it are left as they are.
+
+    Raises:
+        UsageError: it cannot be read, is no TOML, or has mistakes; the first few are named with their place.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(LARGEST_FILE + 1)
+    except OSError as error:
+        raise UsageError(f"cannot read the configuration ({error.strerror})", path, "check the path") from error
+    if len(content) > LARGEST_FILE:
+        raise UsageError("a configuration has at most 1 MB", path, "check that it is the right file")
+    try:
+        values = tomllib.loads(content.decode("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise UsageError(f"not a TOML file ({error})", path, "correct it") from None
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        mistakes = [_mistake(found) for found in error.errors(include_input=False, include_url=False)]
+        more = f"; and {len(mistakes) - SHOWN} more" if len(mistakes) > SHOWN else ""
+        remedy = "; ".join(mistakes[:SHOWN]) + more
+        raise UsageError("the configuration has mistakes", path, remedy) from None
+    except UsageError as error:  # of a section inside a section
+        remedy = f"{error.where}: {error.what}"
+        raise UsageError("the configuration has mistakes", path, remedy) from None
+
+
+def _mistake(found: Any) -> str:
+    place = ".".join(str(part) for part in found["loc"])
+    if found["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        return f"{place}: no such key"
+    message = found["msg"].removeprefix("Value error, ")
+    return f"{place}: {message[:1].lower()}{message[1:]}" if place else message

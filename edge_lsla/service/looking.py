@@ -1,0 +1,196 @@
+"""A camera's stage: its frames to regions, through the engine, to tracks, to events."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from edge_lsla.events import Box, Effort, Event
+from edge_lsla.service.recording import Item, Recorded
+from edge_lsla.service.shared_engine import EngineError, SharedEngine, Ticket
+from edge_lsla.service.stages import Pulse
+
+if TYPE_CHECKING:
+    from edge_lsla.pipeline.finding import Finding, Found
+    from edge_lsla.pipeline.frames import Frame
+    from edge_lsla.pipeline.supervision import SupervisedCamera
+    from edge_lsla.pipeline.tracking import Track
+
+log = logging.getLogger(__name__)
+IN_FLIGHT = 2  # one frame in the engine while the next one's regions are found
+POLL_SECONDS = 0.1
+ENGINE_SECONDS = 15.0  # the longest that a frame waits for the engine
+RATE_WINDOW = 60  # frames over which the frame rate is taken
+LATENCY_WINDOW = 2000
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """The newest frame that was looked at, and what was found in it."""
+
+    frame: Frame
+    found: Found
+
+
+@dataclass
+class _InFlight:
+    frame: Frame
+    boxes: Sequence[Box]
+    ticket: Ticket
+
+
+class Looking:
+    """Takes one camera's frames, newest first, and puts events into the queue of records.
+
+    Attributes:
+        seen: the newest frame looked at; None before the first.
+        latencies: from capture to tracks, milliseconds, of the last 2000 frames.
+        frames, failed: frames looked at; frames left out because the engine failed.
+        ended: whether the source is at its end (a recording), and everything of it is recorded.
+    """
+
+    def __init__(
+        self,
+        camera: SupervisedCamera,
+        finding: Finding,
+        engine: SharedEngine,
+        put: Callable[[Item], None],
+        clock: Callable[[], str],
+    ) -> None:
+        """Make the stage.
+
+        Args:
+            camera: started and stopped by the caller.
+            finding: of this camera alone.
+            engine: shared.
+            put: the queue of records.
+            clock: the state of the clock: one of `edge_lsla.events.CLOCKS`.
+        """
+        self._camera, self._finding, self._engine, self._put, self._clock = camera, finding, engine, put, clock
+        self._digest = ""
+        self._lock = threading.Lock()
+        self._ends: deque[float] = deque(maxlen=RATE_WINDOW)
+        self._effort_began = (time.time(), time.monotonic(), 0, 0)
+        self._watched = 0.0
+        self._last_frame: float | None = None
+        self._pending: deque[_InFlight] = deque()
+        self.latencies: deque[float] = deque(maxlen=LATENCY_WINDOW)
+        self.seen: Seen | None = None
+        self.frames = self.failed = 0
+        self.ended = False
+
+    @property
+    def fps(self) -> float:
+        """Frames a second that are looked at, over the last 60; 0 when none came for five seconds."""
+        ends = list(self._ends)
+        if len(ends) < 2 or time.monotonic() - ends[-1] > 5:
+            return 0.0
+        return (len(ends) - 1) / max(ends[-1] - ends[0], 1e-6)
+
+    def work(self, pulse: Pulse) -> None:
+        """Look at frames until the stage should end or the source is at its end.
+
+        Raises:
+            SourceError: the camera is lost for good.
+        """
+        self._pending.clear()  # of a stage that failed
+        while not pulse.stopping:
+            pulse.beat()
+            try:
+                frame = self._camera.take(0.0 if self._pending else POLL_SECONDS) if self._room else None
+            except StopIteration:
+                while self._pending:
+                    self._finish(pulse)
+                self.end()
+                self.ended = True
+                return
+            if frame is not None:
+                self._begin(frame)
+            elif self._pending:
+                self._finish(pulse)
+        self.end()
+
+    def end(self) -> None:
+        """Say of every individual that is still there that it left: nobody watches it any more."""
+        with self._lock:
+            for track in self._finding.finish():
+                self._put(Recorded(self._event("left", track)))
+
+    def effort(self) -> Effort | None:
+        """Return how long and how much was watched since the last call; None where it was not watched at all."""
+        wall, steady, frames, dropped = self._effort_began
+        with self._lock:
+            seconds, self._watched = self._watched, 0.0
+        now = (time.time(), time.monotonic(), self.frames, self._camera.state.dropped)
+        self._effort_began = now
+        if now[2] == frames:
+            return None
+        elapsed = now[1] - steady
+        # A clock that jumped within the span would make it negative or days long: it is told by the steady clock.
+        began = wall if abs(now[0] - wall - elapsed) < 2 else now[0] - elapsed
+        return Effort(
+            self._finding.source,
+            began,
+            now[0],
+            min(seconds, elapsed),
+            now[2] - frames,
+            max(0, now[3] - dropped),
+            self._digest,
+            self._clock(),
+        )
+
+    @property
+    def _room(self) -> bool:
+        return len(self._pending) < IN_FLIGHT
+
+    def _begin(self, frame: Frame) -> None:
+        boxes = self._finding.regions(frame)
+        self._pending.append(_InFlight(frame, boxes, self._engine.submit(self._finding.crops(frame, boxes))))
+
+    def _finish(self, pulse: Pulse) -> None:
+        one = self._pending.popleft()
+        try:
+            predictions = one.ticket.result(pulse, ENGINE_SECONDS)
+        except EngineError as error:
+            self.failed += 1
+            log.warning("camera %s: %s", self._finding.source, error)
+            return
+        self._digest = one.ticket.digest or self._digest
+        with self._lock:
+            found = self._finding.conclude(one.frame, one.boxes, predictions)
+            for kind, tracks in (("arrived", found.arrived), ("left", found.left)):
+                for track in tracks:
+                    event = self._event(kind, track)
+                    crop = track.crop if kind == "arrived" else None
+                    self._put(Recorded(event, crop, one.frame.captured, one.ticket.seconds))
+            now = time.monotonic()
+            if self._last_frame is not None:
+                # Longer than this between two frames is a gap, or a pause of the governor: not watched.
+                self._watched += min(now - self._last_frame, 5.0)
+            self._last_frame = now
+            self._ends.append(now)
+            self.latencies.append((now - one.frame.captured) * 1000)
+            self.frames += 1
+            self.seen = Seen(one.frame, found)
+
+    def _event(self, kind: str, track: Track) -> Event:
+        details: dict[str, object] = {}
+        if kind == "left":
+            details |= {"seconds": round(track.seconds, 3), "frames": track.frames, "ending": track.ending}
+        return Event(
+            kind=kind,
+            time=track.first if kind == "arrived" else track.last,
+            source=self._finding.source,
+            track=track.id,
+            label=track.label,
+            confidence=track.confidence,
+            box=track.box,
+            engine=self._digest,
+            clock=self._clock(),
+            details=details,
+        )

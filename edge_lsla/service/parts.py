@@ -1,0 +1,173 @@
+"""The service's parts, made of its configuration, and ended in the right order within two seconds."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from edge_lsla.delivery.forwarder import Forwarder
+from edge_lsla.delivery.mqtt import MqttSender
+from edge_lsla.delivery.sender import Sender
+from edge_lsla.delivery.webhook import WebhookSender
+from edge_lsla.errors import EdgeLslaError, UsageError
+from edge_lsla.pipeline.finding import Finding
+from edge_lsla.pipeline.supervision import SupervisedCamera
+from edge_lsla.records.store import Store
+from edge_lsla.service.clock import Clock
+from edge_lsla.service.config import CameraConfig, Config
+from edge_lsla.service.looking import Looking
+from edge_lsla.service.recording import Recording
+from edge_lsla.service.served_model import opener
+from edge_lsla.service.shared_engine import SharedEngine
+from edge_lsla.slots.slots import Slots
+from edge_lsla.slots.switching import Outcome, SwitchingModel
+
+log = logging.getLogger(__name__)
+RECORDS, MODELS = "records", "models"  # folders of the data folder
+
+
+@dataclass(frozen=True, eq=False)
+class Eye:
+    """A camera and its stage."""
+
+    camera: SupervisedCamera
+    looking: Looking
+    finding: Finding
+
+    @property
+    def name(self) -> str:
+        """The camera's configured name."""
+        return self.finding.source
+
+
+@dataclass(eq=False)
+class Parts:
+    """Everything that runs; see the classes."""
+
+    store: Store
+    slots: Slots
+    model: SwitchingModel
+    engine: SharedEngine
+    recording: Recording
+    clock: Clock
+    clock_state: str = "unknown"
+    eyes: list[Eye] = field(default_factory=list)
+    forwarders: list[Forwarder] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+def make_folder(folder: Path) -> Path:
+    """Make one of the service's folders, readable by its owner alone.
+
+    Raises:
+        UsageError: it cannot be made.
+    """
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"cannot make the folder ({error.strerror})", folder, "check `data`") from error
+    return folder
+
+
+@contextlib.contextmanager
+def opened_parts(config: Config, first_bundle: Path | None, outcome: Callable[[Outcome], None]) -> Any:
+    """Open the store and the model, and make the rest; nothing is started. All is closed at the end.
+
+    Args:
+        config: see `Config`.
+        first_bundle: becomes the active model where the slots hold none.
+        outcome: told what happens to models.
+
+    Raises:
+        EdgeLslaError: something cannot be opened; one sentence.
+    """
+    with contextlib.ExitStack() as stack:
+        store = stack.enter_context(Store(make_folder(make_folder(config.data) / RECORDS), config.records))
+        slots = Slots(config.data / MODELS, config.slots)
+        if slots.state().active is None:
+            if first_bundle is None:
+                raise UsageError("no model is installed, and none is configured", "model.bundle", "name a bundle")
+            slots.install(first_bundle)
+        chosen = config.model
+        open_slot = opener(chosen.backend, chosen.precision, chosen.threads, chosen.batch, chosen.rebuild)
+        model = SwitchingModel(slots, open_slot, outcome)
+        stack.callback(model.stop)
+        parts = Parts(
+            store=store,
+            slots=slots,
+            model=model,
+            engine=SharedEngine(model.answer, chosen.batch),
+            recording=Recording(store, config.records.crop_quality, lambda: _notify(parts.forwarders)),
+            clock=Clock(),
+        )
+        parts.clock_state = parts.clock.look()
+        parts.eyes += [_eye(camera, parts) for camera in config.cameras]
+        for sender in _senders(config, store):
+            parts.warnings += [f"{sender.name}: {warning}" for warning in getattr(sender, "warnings", ())]
+            parts.forwarders.append(Forwarder(store, sender, config.forward))
+        yield parts
+
+
+def forget_sinks(store: Store, names: Sequence[str]) -> list[str]:
+    """Let nothing wait for receivers that are not configured any more; return their names."""
+    gone = [name for name in store.sinks() if name not in names]
+    for name in gone:
+        store.forget(name)
+    return gone
+
+
+def stop_all(stops: Sequence[tuple[str, Callable[[], object]]], seconds: float) -> list[str]:
+    """Call all of these at the same time; return the names of those that did not end within the time."""
+
+    def call(name: str, stop: Callable[[], object]) -> None:
+        try:
+            stop()
+        except Exception as error:  # the others must be stopped as well
+            log.error("%s: stopping failed: %s", name, error)
+
+    threads = [
+        (name, threading.Thread(target=call, args=(name, stop), name=f"stop {name}", daemon=True))
+        for name, stop in stops
+    ]
+    for _, thread in threads:
+        thread.start()
+    for _, thread in threads:
+        thread.join(seconds)
+    return [name for name, thread in threads if thread.is_alive()]
+
+
+def _notify(forwarders: Sequence[Forwarder]) -> None:
+    for forwarder in forwarders:
+        forwarder.notify()
+
+
+def _eye(config: CameraConfig, parts: Parts) -> Eye:
+    camera = SupervisedCamera(
+        config.name, config.address(), config.opening, config.supervision, lambda gap: parts.recording.put(gap)
+    )
+    finding = Finding(config.name, config.finding, _threshold(parts.model))
+    looking = Looking(camera, finding, parts.engine, parts.recording.put, lambda: parts.clock_state)
+    return Eye(camera, looking, finding)
+
+
+def _threshold(model: SwitchingModel) -> float:
+    """Return the least confidence that the bundle was calibrated for; 0 where it was for none."""
+    abstention = getattr(model.model, "abstention", None)
+    return 0.0 if abstention is None else float(abstention)
+
+
+def _senders(config: Config, store: Store) -> list[Sender]:
+    senders: list[Sender] = []
+    if config.mqtt is not None:
+        senders.append(MqttSender(config.mqtt, config.device, store.crop))
+    if config.webhook is not None:
+        senders.append(WebhookSender(config.webhook))
+    names = [sender.name for sender in senders]
+    if len(set(names)) < len(names):
+        raise EdgeLslaError("two receivers have the same name", names[0], "give one of them another `name`")
+    return senders

@@ -1,0 +1,237 @@
+"""The unattended service: cameras, one engine, the store, delivery, the status page, and the watch over all of them."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from edge_lsla.errors import EdgeLslaError
+from edge_lsla.events import Event
+from edge_lsla.governor.governor import Governor, Pace
+from edge_lsla.service.clock import memory_mb
+from edge_lsla.service.config import Config
+from edge_lsla.service.health import Health
+from edge_lsla.service.notify import Notifier
+from edge_lsla.service.parts import Eye, Parts, forget_sinks, opened_parts, stop_all
+from edge_lsla.service.recording import Recorded
+from edge_lsla.service.stages import Pulse, Stages
+from edge_lsla.slots.switching import Outcome
+from edge_lsla.status.server import StatusServer
+
+log = logging.getLogger(__name__)
+CHECK_SECONDS = 0.25
+CLOCK_SECONDS = 5.0
+GOVERN_SECONDS = 5.0
+EFFORT_SECONDS = 60.0  # what a power cut may lose of the record of watching
+RETAIN_SECONDS = 300.0
+FLUSH_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Summary:
+    """How a run went.
+
+    Attributes:
+        seconds: how long it took.
+        frames, events: looked at; recorded.
+        gaps: how often a camera was lost.
+        restarts: of stages.
+        unrecorded: items that could not be written before the end.
+        ended: "stopped", "end of file" or "limit".
+    """
+
+    seconds: float
+    frames: int
+    events: int
+    gaps: int
+    restarts: int
+    unrecorded: int
+    ended: str
+
+
+class Service:
+    """Runs a configuration; see `run`.
+
+    Args:
+        config: see `Config`.
+        first_bundle: becomes the active model where none is installed yet.
+        say: told once what watches, and where the status page is.
+    """
+
+    def __init__(self, config: Config, first_bundle: Path | None, say: Callable[[str], None]) -> None:
+        self._config, self._first_bundle, self._say = config, first_bundle, say
+        self._outcomes: list[Outcome] = []
+        self._notifier = Notifier()
+        self._parts: Parts | None = None
+
+    def run(self, stop: threading.Event, max_seconds: float | None = None) -> Summary:
+        """Watch until `stop` is set, every recording is at its end, or the time is over.
+
+        Raises:
+            StageError: stages failed so often that the process should be started anew.
+            EdgeLslaError: something cannot be opened.
+        """
+        begin = time.monotonic()
+        with contextlib.ExitStack() as stack:
+            parts = stack.enter_context(opened_parts(self._config, self._first_bundle, self._on_outcome))
+            self._parts = parts
+            for outcome in self._outcomes:  # those of opening
+                self._record_outcome(parts, outcome)
+            stages = Stages(self._config.stages)
+            health = Health(self._config, parts, stages)
+            try:
+                self._start(parts, stages, health, stack)
+                ended = self._watch(parts, stages, stop, begin, max_seconds)
+            finally:
+                self._notifier.stopping()
+                unrecorded = self._end(parts, stages)
+        return Summary(
+            time.monotonic() - begin,
+            sum(eye.looking.frames for eye in parts.eyes),
+            parts.recording.events,
+            sum(eye.camera.state.gaps for eye in parts.eyes),
+            stages.restarts,
+            unrecorded,
+            ended,
+        )
+
+    def _start(self, parts: Parts, stages: Stages, health: Health, stack: contextlib.ExitStack) -> None:
+        for gone in forget_sinks(parts.store, [forwarder.state.name for forwarder in parts.forwarders]):
+            log.warning("nothing is kept for %s any more: it is not configured", gone)
+        for warning in parts.warnings:
+            log.warning("%s", warning)
+        stages.start("records", parts.recording.work)
+        stages.start("engine", parts.engine.work)
+        for eye in parts.eyes:
+            eye.camera.start()
+            stages.start(f"watch {eye.name}", eye.looking.work)
+        for forwarder in parts.forwarders:
+            forwarder.start()
+        housekeeping = _Housekeeping(self._config, parts, health)
+        stages.start("housekeeping", housekeeping.work)
+        parts.model.start()
+        facts = health.health()["model"]
+        names = ", ".join(eye.name for eye in parts.eyes)
+        self._say(f"{facts['name']}, {facts['precision']} on {facts['backend']}, watches {names}")
+        if self._config.status.enabled:
+            server = StatusServer(health, self._config.status)
+            self._say(f"status page: {server.start()}")
+            stack.callback(server.stop)
+
+    def _watch(
+        self, parts: Parts, stages: Stages, stop: threading.Event, begin: float, max_seconds: float | None
+    ) -> str:
+        self._notifier.ready()
+        progress = _Progress(parts.eyes)
+        while not stop.wait(CHECK_SECONDS):
+            stages.check()
+            if progress.made():
+                self._notifier.watchdog()
+            if all(eye.looking.ended for eye in parts.eyes):
+                return "end of file"
+            if max_seconds is not None and time.monotonic() - begin >= max_seconds:
+                return "limit"
+        return "stopped"
+
+    def _end(self, parts: Parts, stages: Stages) -> int:
+        """Stop everything, the record of the last events at the end; return how many items are lost."""
+        cameras = [(f"camera {eye.name}", eye.camera.stop) for eye in parts.eyes]
+        forwarders = [(f"delivery {one.state.name}", one.stop) for one in parts.forwarders]
+        late = stop_all([("stages", stages.stop), *cameras, *forwarders], self._config.stages.stop_seconds)
+        for eye in parts.eyes:
+            if (effort := eye.looking.effort()) is not None:
+                parts.recording.put(effort)
+        lost = parts.recording.flush(FLUSH_SECONDS)
+        if late:
+            log.warning("not ended in time: %s", ", ".join(late))
+        if lost:
+            log.error("%d records could not be written and are lost: %s", lost, parts.recording.problem)
+        return lost
+
+    def _on_outcome(self, outcome: Outcome) -> None:
+        if self._parts is None:
+            self._outcomes.append(outcome)
+        else:
+            self._record_outcome(self._parts, outcome)
+
+    @staticmethod
+    def _record_outcome(parts: Parts, outcome: Outcome) -> None:
+        log.warning("model %s: %s: %s", outcome.held.name, outcome.what, outcome.reason)
+        details = {"what": outcome.what, "name": outcome.held.name, "slot": outcome.held.slot, "why": outcome.reason}
+        details["bundle"] = outcome.held.digest
+        parts.recording.put(Recorded(Event(kind="model", time=time.time(), clock=parts.clock_state, details=details)))
+
+
+class _Progress:
+    """Tells whether the service really works, for the watchdog: a timer would feed it from a dead service too."""
+
+    def __init__(self, eyes: list[Eye]) -> None:
+        self._eyes = eyes
+        self._looked = {eye.name: -1 for eye in eyes}
+
+    def made(self) -> bool:
+        """Whether each camera's frames are looked at, or there are none to look at."""
+        made = True
+        for eye in self._eyes:
+            looked = eye.looking.frames + eye.looking.failed
+            idle = eye.looking.ended or not eye.camera.state.watching
+            made = made and (idle or looked != self._looked[eye.name])
+        if made:
+            self._looked = {eye.name: eye.looking.frames + eye.looking.failed for eye in self._eyes}
+        return made
+
+
+class _Housekeeping:
+    """What is due every few seconds or minutes: the clock, the governor, effort, retention."""
+
+    def __init__(self, config: Config, parts: Parts, health: Health) -> None:
+        self._parts, self._health = parts, health
+        self._governor = Governor(config.governor)
+        self._tasks: list[tuple[float, Callable[[], None]]] = [
+            (CLOCK_SECONDS, self._look_at_clock),
+            (GOVERN_SECONDS, self._govern),
+            (EFFORT_SECONDS, self._note_effort),
+            (RETAIN_SECONDS, self._retain),
+        ]
+
+    def work(self, pulse: Pulse) -> None:
+        """Do what is due until the stage should end."""
+        due = [time.monotonic()] * 2 + [time.monotonic() + seconds for seconds, _ in self._tasks[2:]]
+        while not pulse.wait(CHECK_SECONDS):
+            for number, (seconds, task) in enumerate(self._tasks):
+                if time.monotonic() >= due[number]:
+                    due[number] = time.monotonic() + seconds
+                    task()
+                    pulse.beat()
+            self._health.memory_mb = memory_mb()
+
+    def _look_at_clock(self) -> None:
+        parts = self._parts
+        jumps = parts.clock.jumps
+        parts.clock_state = parts.clock.look()
+        if parts.clock.jumps > jumps:
+            log.warning("the clock jumped by %+.0f s", parts.clock.jump_seconds)
+
+    def _govern(self) -> None:
+        pace: Pace = self._governor.decide(time.monotonic())
+        if pace != self._health.pace:
+            log.info("pace: %s", pace.reason)
+            for eye in self._parts.eyes:
+                eye.camera.pace(pace.rate)
+        self._health.pace = pace
+
+    def _note_effort(self) -> None:
+        for eye in self._parts.eyes:
+            if (effort := eye.looking.effort()) is not None:
+                self._parts.recording.put(effort)
+
+    def _retain(self) -> None:
+        try:
+            self._parts.store.retain()
+        except EdgeLslaError as error:  # the store says it in its state too
+            log.error("%s", error)
