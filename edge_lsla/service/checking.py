@@ -79,17 +79,22 @@ def _source(spec: str) -> str:
 
 def _mqtt(config: Config) -> str:
     from edge_lsla.delivery.mqtt import MqttSender
+    from edge_lsla.delivery.secret import read_secret
 
     assert config.mqtt is not None
+    read_secret(config.mqtt.password_file, config.mqtt.password_env, "password")
     sender = MqttSender(config.mqtt, config.device)
     host, port = config.mqtt.address
     return ", ".join([f"{host} port {port}", *sender.warnings])
 
 
 def _webhook(config: Config) -> str:
+    from edge_lsla.delivery.secret import read_secret
     from edge_lsla.delivery.webhook import WebhookSender
 
     assert config.webhook is not None
+    read_secret(config.webhook.token_file, config.webhook.token_env, "token")
+    read_secret(config.webhook.secret_file, config.webhook.secret_env, "secret")
     return ", ".join([config.webhook.parts.netloc, *WebhookSender(config.webhook).warnings])
 
 

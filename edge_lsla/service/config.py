@@ -6,7 +6,7 @@ import dataclasses
 import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Optional, TypeVar, cast
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic.dataclasses import dataclass as checked_dataclass
@@ -47,18 +47,33 @@ def section(settings: type[T]) -> type[T]:
         settings.__name__, [], bases=(settings,), frozen=True, namespace={"__post_init__": check}
     )
     checked.__module__ = settings.__module__
-    return checked_dataclass(checked, config=ConfigDict(extra="forbid"), frozen=True)  # type: ignore[call-overload,no-any-return]
+    return cast("type[T]", checked_dataclass(checked, config=ConfigDict(extra="forbid"), frozen=True))
 
 
 if TYPE_CHECKING:
-    Opening, Supervision, Finding, Stages = SourceSettings, SupervisionSettings, FindingSettings, StageSettings
-    Records, Mqtt, Webhook, Forward = RecordSettings, MqttSettings, WebhookSettings, ForwardSettings
-    Status, Slots, Governor = StatusSettings, SlotSettings, GovernorSettings
+    Opening = SourceSettings
+    Supervision = SupervisionSettings
+    Finding = FindingSettings
+    Stages = StageSettings
+    Records = RecordSettings
+    Mqtt = MqttSettings
+    Webhook = WebhookSettings
+    Forward = ForwardSettings
+    Status = StatusSettings
+    Slots = SlotSettings
+    Governor = GovernorSettings
 else:
-    Opening, Supervision, Finding = section(SourceSettings), section(SupervisionSettings), section(FindingSettings)
-    Stages, Records = section(StageSettings), section(RecordSettings)
-    Mqtt, Webhook, Forward = section(MqttSettings), section(WebhookSettings), section(ForwardSettings)
-    Status, Slots, Governor = section(StatusSettings), section(SlotSettings), section(GovernorSettings)
+    Opening = section(SourceSettings)
+    Supervision = section(SupervisionSettings)
+    Finding = section(FindingSettings)
+    Stages = section(StageSettings)
+    Records = section(RecordSettings)
+    Mqtt = section(MqttSettings)
+    Webhook = section(WebhookSettings)
+    Forward = section(ForwardSettings)
+    Status = section(StatusSettings)
+    Slots = section(SlotSettings)
+    Governor = section(GovernorSettings)
 
 
 def _name(text: str) -> str:
@@ -87,9 +102,9 @@ class ModelConfig(_Section):
     bundle: Optional[Path] = None
     backend: str = "auto"
     precision: Optional[str] = None
-    threads: Optional[int] = Field(None, ge=1)
+    threads: Annotated[Optional[int], Field(ge=1)] = None
     rebuild: bool = True
-    batch: int = Field(8, ge=1, le=256)
+    batch: Annotated[int, Field(ge=1, le=256)] = 8
 
 
 class CameraConfig(_Section):

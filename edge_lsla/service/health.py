@@ -24,6 +24,7 @@ class Health:
 
     Attributes:
         pace: what the governor last decided.
+        temperature_c: of the hottest sensor, degrees Celsius; None where it is not known.
         memory_mb: resident memory.
     """
 
@@ -31,7 +32,8 @@ class Health:
         self._config, self._parts, self._stages = config, parts, stages
         self._eyes = {eye.name: eye for eye in parts.eyes}
         self._started, self._began = time.time(), time.monotonic()
-        self.pace: Pace | None = None
+        self.pace = Pace(None)
+        self.temperature_c: float | None = None
         self.memory_mb = 0.0
 
     def cameras(self) -> list[str]:
@@ -44,9 +46,16 @@ class Health:
         seen = eye.looking.seen if eye is not None else None
         if seen is None:
             return None
-        from edge_lsla.sinks.annotate import annotate_detections
+        from edge_lsla.sinks.annotate import annotate
 
-        return to_jpeg(annotate_detections(seen.frame.pixels, seen.found.detections), PICTURE_QUALITY)
+        found = seen.found.detections
+        whole = [one for one in found if (one.box.width, one.box.height) == seen.frame.pixels.shape[1::-1]]
+        boxes = [(one.box, one.label, one.confidence) for one in found if one not in whole]
+        shown = whole[0] if whole else None
+        pixels = annotate(
+            seen.frame.pixels, shown.predictions if shown else (), label=shown.label if shown else None, regions=boxes
+        )
+        return to_jpeg(pixels, PICTURE_QUALITY)
 
     def recent(self, limit: int) -> list[dict[str, Any]]:
         """Return the newest events; `crop` says whether there is one."""
@@ -98,11 +107,8 @@ class Health:
                 "events": store.events,
                 "undelivered": store.undelivered,
             },
-            "temperature_c": None if self.pace is None else self.pace.temperature_c,
-            "pace": {
-                "rate": None if self.pace is None else self.pace.rate,
-                "reason": self.pace.reason if self.pace else "",
-            },
+            "temperature_c": self.temperature_c,
+            "pace": {"rate": self.pace.rate, "reason": self.pace.reason},
             "clock": parts.clock_state,
             "memory_mb": round(self.memory_mb, 1),
             "restarts": self._stages.restarts,

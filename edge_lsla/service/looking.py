@@ -18,8 +18,8 @@ from edge_lsla.service.stages import Pulse
 if TYPE_CHECKING:
     from edge_lsla.pipeline.finding import Finding, Found
     from edge_lsla.pipeline.frames import Frame
+    from edge_lsla.pipeline.individuals import Track
     from edge_lsla.pipeline.supervision import SupervisedCamera
-    from edge_lsla.pipeline.tracking import Track
 
 log = logging.getLogger(__name__)
 IN_FLIGHT = 2  # one frame in the engine while the next one's regions are found
@@ -50,6 +50,7 @@ class Looking:
     Attributes:
         seen: the newest frame looked at; None before the first.
         latencies: from capture to tracks, milliseconds, of the last 2000 frames.
+        overheads: the same less the time in the engine.
         frames, failed: frames looked at; frames left out because the engine failed.
         ended: whether the source is at its end (a recording), and everything of it is recorded.
     """
@@ -77,9 +78,11 @@ class Looking:
         self._ends: deque[float] = deque(maxlen=RATE_WINDOW)
         self._effort_began = (time.time(), time.monotonic(), 0, 0)
         self._watched = 0.0
+        self._first_frame: float | None = None
         self._last_frame: float | None = None
         self._pending: deque[_InFlight] = deque()
         self.latencies: deque[float] = deque(maxlen=LATENCY_WINDOW)
+        self.overheads: deque[float] = deque(maxlen=LATENCY_WINDOW)
         self.seen: Seen | None = None
         self.frames = self.failed = 0
         self.ended = False
@@ -91,6 +94,13 @@ class Looking:
         if len(ends) < 2 or time.monotonic() - ends[-1] > 5:
             return 0.0
         return (len(ends) - 1) / max(ends[-1] - ends[0], 1e-6)
+
+    @property
+    def fps_over_all(self) -> float:
+        """Frames a second between the first and the last that were looked at."""
+        if self._first_frame is None or self._last_frame is None or self.frames < 2:
+            return 0.0
+        return (self.frames - 1) / max(self._last_frame - self._first_frame, 1e-6)
 
     def work(self, pulse: Pulse) -> None:
         """Look at frames until the stage should end or the source is at its end.
@@ -173,8 +183,10 @@ class Looking:
                 # Longer than this between two frames is a gap, or a pause of the governor: not watched.
                 self._watched += min(now - self._last_frame, 5.0)
             self._last_frame = now
+            self._first_frame = now if self._first_frame is None else self._first_frame
             self._ends.append(now)
             self.latencies.append((now - one.frame.captured) * 1000)
+            self.overheads.append((now - one.frame.captured - one.ticket.seconds) * 1000)
             self.frames += 1
             self.seen = Seen(one.frame, found)
 

@@ -28,7 +28,7 @@ from edge_lsla.slots.slots import Slots
 from edge_lsla.slots.switching import Outcome, SwitchingModel
 
 log = logging.getLogger(__name__)
-RECORDS, MODELS = "records", "models"  # folders of the data folder
+MODELS = "models"  # in the data folder, beside the records
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +62,7 @@ class Parts:
 
 
 def make_folder(folder: Path) -> Path:
-    """Make one of the service's folders, readable by its owner alone.
+    """Make the data folder where it is absent, readable by its owner alone.
 
     Raises:
         UsageError: it cannot be made.
@@ -87,7 +87,7 @@ def opened_parts(config: Config, first_bundle: Path | None, outcome: Callable[[O
         EdgeLslaError: something cannot be opened; one sentence.
     """
     with contextlib.ExitStack() as stack:
-        store = stack.enter_context(Store(make_folder(make_folder(config.data) / RECORDS), config.records))
+        store = stack.enter_context(Store(make_folder(config.data), config.records))
         slots = Slots(config.data / MODELS, config.slots)
         if slots.state().active is None:
             if first_bundle is None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from edge_lsla.errors import EdgeLslaError
 from edge_lsla.events import Event
-from edge_lsla.governor.governor import Governor, Pace
+from edge_lsla.governor.governor import Governor
 from edge_lsla.service.clock import memory_mb
 from edge_lsla.service.config import Config
 from edge_lsla.service.health import Health
@@ -26,10 +26,11 @@ from edge_lsla.status.server import StatusServer
 log = logging.getLogger(__name__)
 CHECK_SECONDS = 0.25
 CLOCK_SECONDS = 5.0
-GOVERN_SECONDS = 5.0
+GOVERN_SECONDS = 1.0
 EFFORT_SECONDS = 60.0  # what a power cut may lose of the record of watching
 RETAIN_SECONDS = 300.0
 FLUSH_SECONDS = 1.0
+STATUS_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -61,13 +62,25 @@ class Service:
         config: see `Config`.
         first_bundle: becomes the active model where none is installed yet.
         say: told once what watches, and where the status page is.
+
+    Attributes:
+        health: of the running service; None before it runs.
     """
 
     def __init__(self, config: Config, first_bundle: Path | None, say: Callable[[str], None]) -> None:
         self._config, self._first_bundle, self._say = config, first_bundle, say
         self._outcomes: list[Outcome] = []
         self._notifier = Notifier()
-        self._parts: Parts | None = None
+        self._told = float("-inf")
+        self._opened: Parts | None = None
+        self.health: Health | None = None
+
+    @property
+    def parts(self) -> Parts:
+        """What runs, or has run."""
+        if self._opened is None:
+            raise ValueError("the service was not run")
+        return self._opened
 
     def run(self, stop: threading.Event, max_seconds: float | None = None) -> Summary:
         """Watch until `stop` is set, every recording is at its end, or the time is over.
@@ -79,11 +92,11 @@ class Service:
         begin = time.monotonic()
         with contextlib.ExitStack() as stack:
             parts = stack.enter_context(opened_parts(self._config, self._first_bundle, self._on_outcome))
-            self._parts = parts
+            self._opened = parts
             for outcome in self._outcomes:  # those of opening
                 self._record_outcome(parts, outcome)
             stages = Stages(self._config.stages)
-            health = Health(self._config, parts, stages)
+            self.health = health = Health(self._config, parts, stages)
             try:
                 self._start(parts, stages, health, stack)
                 ended = self._watch(parts, stages, stop, begin, max_seconds)
@@ -113,6 +126,7 @@ class Service:
         for forwarder in parts.forwarders:
             forwarder.start()
         housekeeping = _Housekeeping(self._config, parts, health)
+        stack.callback(housekeeping.close)
         stages.start("housekeeping", housekeeping.work)
         parts.model.start()
         facts = health.health()["model"]
@@ -131,12 +145,21 @@ class Service:
         while not stop.wait(CHECK_SECONDS):
             stages.check()
             if progress.made():
-                self._notifier.watchdog()
+                self._notifier.progress()
+            self._tell_status(parts)
             if all(eye.looking.ended for eye in parts.eyes):
                 return "end of file"
             if max_seconds is not None and time.monotonic() - begin >= max_seconds:
                 return "limit"
         return "stopped"
+
+    def _tell_status(self, parts: Parts) -> None:
+        now = time.monotonic()
+        if now - self._told >= STATUS_SECONDS:
+            self._told = now
+            watching = sum(eye.camera.state.watching for eye in parts.eyes)
+            frames, events = sum(eye.looking.frames for eye in parts.eyes), parts.recording.events
+            self._notifier.status(f"{watching} of {len(parts.eyes)} cameras watch, {frames} frames, {events} events")
 
     def _end(self, parts: Parts, stages: Stages) -> int:
         """Stop everything, the record of the last events at the end; return how many items are lost."""
@@ -154,10 +177,10 @@ class Service:
         return lost
 
     def _on_outcome(self, outcome: Outcome) -> None:
-        if self._parts is None:
+        if self._opened is None:
             self._outcomes.append(outcome)
         else:
-            self._record_outcome(self._parts, outcome)
+            self._record_outcome(self._opened, outcome)
 
     @staticmethod
     def _record_outcome(parts: Parts, outcome: Outcome) -> None:
@@ -191,7 +214,7 @@ class _Housekeeping:
 
     def __init__(self, config: Config, parts: Parts, health: Health) -> None:
         self._parts, self._health = parts, health
-        self._governor = Governor(config.governor)
+        self._governor = Governor(config.governor, tell=log.warning)
         self._tasks: list[tuple[float, Callable[[], None]]] = [
             (CLOCK_SECONDS, self._look_at_clock),
             (GOVERN_SECONDS, self._govern),
@@ -218,12 +241,17 @@ class _Housekeeping:
             log.warning("the clock jumped by %+.0f s", parts.clock.jump_seconds)
 
     def _govern(self) -> None:
-        pace: Pace = self._governor.decide(time.monotonic())
+        pace = self._governor.decide(time.time())
+        self._health.temperature_c = self._governor.readings.temperature_c
         if pace != self._health.pace:
-            log.info("pace: %s", pace.reason)
+            log.info("pace: %s", pace.reason or "as fast as frames come")
             for eye in self._parts.eyes:
                 eye.camera.pace(pace.rate)
         self._health.pace = pace
+
+    def close(self) -> None:
+        """Give back the governor's sensors."""
+        self._governor.close()
 
     def _note_effort(self) -> None:
         for eye in self._parts.eyes:

@@ -12,6 +12,7 @@ import pytest
 from edge_lsla.predictions import Prediction
 from edge_lsla.service.shared_engine import Crop, EngineError, SharedEngine
 from edge_lsla.service.stages import Pulse
+from edge_lsla.slots.live import Answered
 
 
 def crops(*values: int) -> list[Crop]:
@@ -25,11 +26,11 @@ class Echo:
         self.batches: list[list[int]] = []
         self.broken = False
 
-    def __call__(self, batch: Sequence[Crop]) -> list[tuple[Prediction, ...]]:
+    def __call__(self, batch: Sequence[Crop]) -> Answered:
         self.batches.append([int(crop[0, 0, 0]) for crop in batch])
         if self.broken:
             raise RuntimeError("no device")
-        return [(Prediction(0, str(int(crop[0, 0, 0])), 1.0),) for crop in batch]
+        return Answered(tuple((Prediction(0, str(int(crop[0, 0, 0])), 1.0),) for crop in batch), "d" * 64)
 
 
 @pytest.fixture
@@ -60,7 +61,7 @@ def test_those_who_wait_share_a_batch(echo: Echo) -> None:
         assert [labels(ticket.result(pulse, 20)) for ticket in tickets[:3]] == [["1", "2"], ["3"], ["4", "5"]]
     assert echo.batches == [[1, 2, 3], [4, 5]]
     assert engine.crops == 5
-    assert all(ticket.seconds > 0 for ticket in tickets[:3])
+    assert all(ticket.seconds > 0 and ticket.digest == "d" * 64 for ticket in tickets[:3])
 
 
 def test_a_frame_with_many_crops_is_cut_into_batches(echo: Echo) -> None:
@@ -82,7 +83,7 @@ def test_a_failure_reaches_who_waits_and_ends_the_stage(echo: Echo) -> None:
 
 
 def test_too_few_answers_are_no_answer() -> None:
-    engine, pulse = SharedEngine(lambda batch: [], batch=4), Pulse()
+    engine, pulse = SharedEngine(lambda batch: Answered((), ""), batch=4), Pulse()
     ticket = engine.submit(crops(1))
     with pytest.raises(EngineError, match="answered 0 crops of 1"):
         engine.work(pulse)
@@ -93,10 +94,10 @@ def test_too_few_answers_are_no_answer() -> None:
 def test_a_restart_fails_what_was_inside() -> None:
     inside, release = threading.Event(), threading.Event()
 
-    def hang(batch: Sequence[Crop]) -> list[tuple[Prediction, ...]]:
+    def hang(batch: Sequence[Crop]) -> Answered:
         inside.set()
         release.wait(60)
-        return []
+        return Answered((), "")
 
     engine, first, second = SharedEngine(hang, batch=4), Pulse(), Pulse()
     ticket = engine.submit(crops(1))

@@ -1,0 +1,209 @@
+"""`run`: the service as a user starts it, from a synthetic camera to records, and what it survives."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+import signal
+import sqlite3
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edge_lsla.service.config import read_config
+
+ROOT = Path(__file__).parents[2]
+CONFIG = """
+data = "{data}"
+[model]
+bundle = "{bundle}"
+precision = "fp32"
+threads = 1
+[[cameras]]
+name = "trap-1"
+source = "synthetic"
+[cameras.opening]
+size = [160, 120]
+rate = 30
+{frames}
+[cameras.finding]
+regions = "full"
+min_confidence = 0
+[cameras.finding.track]
+confirm_frames = 2
+[status]
+port = 0
+{more}
+"""
+Start = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def configured(tmp_path: Path, bundle: Path) -> Callable[..., Path]:
+    """Write a configuration with one synthetic camera."""
+
+    def write(frames: int | None = None, more: str = "") -> Path:
+        count = "" if frames is None else f"frames = {frames}"
+        path = tmp_path / "field.toml"
+        path.write_text(CONFIG.format(data=tmp_path / "data", bundle=bundle, frames=count, more=more))
+        return path
+
+    return write
+
+
+def rows(data: Path, query: str) -> list[Any]:
+    connection = sqlite3.connect(data / "events.db")
+    try:
+        return connection.execute(query).fetchall()
+    finally:
+        connection.close()
+
+
+def wait_for(process: subprocess.Popen[str], pattern: str) -> re.Match[str]:
+    """Read the service's lines until one has the pattern."""
+    assert process.stdout is not None
+    seen = []
+    for line in process.stdout:
+        seen.append(line)
+        if found := re.search(pattern, line):
+            return found
+    raise AssertionError(f"the service ended: {seen}, {process.stderr.read() if process.stderr else ''}")
+
+
+def wait_until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, "it never came about"
+        time.sleep(0.05)
+
+
+def get(port: str, path: str) -> tuple[int, bytes]:
+    connection = http.client.HTTPConnection("127.0.0.1", int(port), timeout=20)
+    try:
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+    finally:
+        connection.close()
+
+
+def end(process: subprocess.Popen[str], number: int) -> tuple[int, float, str]:
+    """Send a signal; return the exit code, the seconds it took, and standard error."""
+    process.send_signal(number)
+    begin = time.monotonic()
+    _, error = process.communicate(timeout=60)
+    return process.returncode, time.monotonic() - begin, error
+
+
+def test_the_shipped_configuration_is_valid() -> None:
+    config = read_config(ROOT / "deploy" / "field.toml")
+    assert config.cameras[0].finding.regions == "motion"
+    text = (ROOT / "deploy" / "field.toml").read_text(encoding="utf-8")
+    # What is commented out must be valid too: it is what users take first.
+    opened = re.sub(r"^# (\[|[a-z_]+ = )", r"\1", text, flags=re.MULTILINE)
+    without_source = opened.replace('source = "0" ', '# source = "0" ')
+    path = ROOT / "deploy" / "field.toml"
+    assert opened != text
+    import tomllib
+
+    from edge_lsla.service.config import Config
+
+    whole = Config.model_validate(tomllib.loads(without_source))
+    assert whole.mqtt is not None
+    assert whole.webhook is not None
+    assert path.exists()
+
+
+def test_a_recording_is_watched_to_its_end(command: Any, configured: Callable[..., Path], tmp_path: Path) -> None:
+    outcome = command("run", configured(frames=60), "--json")
+    assert outcome.code == 0
+    summary = outcome.json["summary"]
+    assert summary["ended"] == "end of file"
+    assert summary["unrecorded"] == summary["restarts"] == summary["gaps"] == 0
+    assert 0 < summary["frames"] <= 60
+    data = tmp_path / "data"
+    arrived = rows(data, "SELECT track FROM events WHERE kind = 'arrived'")
+    left = rows(data, "SELECT track FROM events WHERE kind = 'left'")
+    assert arrived
+    assert sorted(arrived) == sorted(left)
+    (effort,) = rows(data, "SELECT source, seconds, frames, engine FROM effort")
+    assert (effort[0], effort[2]) == ("trap-1", summary["frames"])
+    assert 0 < effort[1] < 60
+    assert re.fullmatch("[0-9a-f]{64}", effort[3])
+    engines = {json.loads(body)["engine"] for (body,) in rows(data, "SELECT body FROM events WHERE kind = 'arrived'")}
+    assert engines == {effort[3]}
+
+
+def test_it_shows_itself_and_stops_when_asked(process: Start, configured: Callable[..., Path], tmp_path: Path) -> None:
+    service = process("run", configured())
+    port = wait_for(service, r"http://127\.0\.0\.1:([0-9]+)/")[1]
+    wait_until(lambda: get(port, "/live/trap-1.jpg")[0] == 200)
+    wait_until(lambda: json.loads(get(port, "/api/health")[1])["events"] > 0)
+    health = json.loads(get(port, "/api/health")[1])
+    assert health["model"]["slot"] == "a"
+    assert health["cameras"][0]["name"] == "trap-1"
+    assert health["frames"] > 0
+    assert health["overhead_ms"]["p99"] > 0
+    recent = json.loads(get(port, "/api/recent")[1])
+    found = recent if isinstance(recent, list) else recent["events"]
+    pictured = next(event for event in found if event["crop"])
+    assert get(port, f"/crops/{pictured['id']}.jpg")[1].startswith(b"\xff\xd8")
+    assert b"edge_lsla" in get(port, "/metrics")[1]
+    code, seconds, error = end(service, signal.SIGTERM)
+    assert (code, "Traceback" in error) == (0, False)
+    assert seconds < 10  # two seconds, on a machine that has them
+    assert rows(tmp_path / "data", "SELECT count(*) FROM effort") == [(1,)]
+
+
+def test_after_a_kill_it_goes_on(process: Start, command: Any, configured: Callable[..., Path], tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    service = process("run", configured())
+    wait_for(service, "status page")
+    wait_until(lambda: (data / "events.db").exists() and rows(data, "SELECT 1 FROM events WHERE kind = 'arrived'"))
+    end(service, signal.SIGKILL)
+    before = {track for (track,) in rows(data, "SELECT track FROM events WHERE kind = 'arrived'")}
+    outcome = command("run", configured(frames=30), "--json")
+    assert outcome.code == 0
+    assert outcome.json["summary"]["unrecorded"] == 0
+    left = [track for (track,) in rows(data, "SELECT track FROM events WHERE kind = 'left'")]
+    assert before <= set(left)
+    assert len(left) == len(set(left))
+
+
+def test_two_services_do_not_share_a_folder(process: Start, command: Any, configured: Callable[..., Path]) -> None:
+    service = process("run", configured())
+    wait_for(service, "status page")
+    outcome = command("run", configured(frames=5), "--json")
+    assert outcome.code != 0
+    assert str(configured().parent / "data") in outcome.json["error"]
+    assert end(service, signal.SIGINT)[0] == 0
+
+
+def test_check_starts_nothing(command: Any, configured: Callable[..., Path], tmp_path: Path) -> None:
+    outcome = command("run", configured(), "--check", "--json")
+    assert outcome.code == 0
+    assert any(line.startswith("camera trap-1: synthetic") for line in outcome.json["checks"])
+    assert not (tmp_path / "data").exists()
+    wrong = configured(more='[[cameras]]\nname = "b"\nsource = "/dev/video97"\n[mqtt]\nhost = "b"\nusername = "u"\n'
+                            'password_file = "/nowhere"\n')  # fmt: skip
+    outcome = command("run", wrong, "--check", "--json")
+    assert outcome.code == 2
+    assert "no such camera: /dev/video97" in outcome.json["error"]
+    assert "and 1 more" in outcome.json["error"]
+
+
+def test_a_camera_that_is_lost_for_good_ends_the_process(
+    command: Any, configured: Callable[..., Path], tmp_path: Path
+) -> None:
+    damaged = tmp_path / "damaged.mp4"
+    damaged.write_bytes(b"no video at all" * 100)
+    more = f'[[cameras]]\nname = "b"\nsource = "{damaged}"\n[stages]\nrestarts_per_minute = 1\n'
+    outcome = command("run", configured(more=more), "--json")
+    assert outcome.code == 1
+    assert "watch b" in outcome.json["error"]
+    assert "started anew" in outcome.json["error"]

@@ -1,0 +1,145 @@
+"""The configuration: validated whole, mistakes named with their place, unknown keys refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from edge_lsla.errors import UsageError
+from edge_lsla.service.config import Config, read_config
+
+CAMERA = '[[cameras]]\nname = "trap-1"\nsource = "synthetic"\n'
+WHOLE = """
+data = "/var/lib/edge-lsla"
+device = "orchard-7"
+place = [47.1, 8.2]
+[model]
+bundle = "pests.lsla"
+precision = "int8"
+[[cameras]]
+name = "trap-1"
+source = "rtsp://camera.local/stream"
+[cameras.opening]
+size = [640, 480]
+rate = 30
+[cameras.supervision]
+reset_commands = [["usbreset", "046d:0825"]]
+[cameras.finding]
+regions = "grid"
+[cameras.finding.track]
+lost_seconds = 5
+[[cameras]]
+name = "trap-2"
+source_file = "/run/credentials/trap-2"
+[records]
+max_mb = 500
+[mqtt]
+host = "broker.example"
+username = "trap"
+password_file = "/run/credentials/mqtt"
+[webhook]
+url = "https://example.org/events"
+[status]
+port = 9000
+[slots]
+require_signature = true
+[governor]
+[stages]
+hang_seconds = 60
+"""
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "field.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_a_whole_file(tmp_path: Path) -> None:
+    config = read_config(written(tmp_path, WHOLE))
+    first, second = config.cameras
+    assert (config.device, config.place, config.model.precision) == ("orchard-7", (47.1, 8.2), "int8")
+    assert first.opening.size == (640, 480)
+    assert first.supervision.reset_commands == (("usbreset", "046d:0825"),)
+    assert (first.finding.regions, first.finding.track.lost_seconds) == ("grid", 5.0)
+    assert second.source_file == Path("/run/credentials/trap-2")
+    assert config.mqtt is not None
+    assert config.mqtt.address == ("broker.example", 8883)
+    assert (config.status.port, config.slots.require_signature, config.stages.hang_seconds) == (9000, True, 60.0)
+
+
+def test_the_shortest_file(tmp_path: Path) -> None:
+    config = read_config(written(tmp_path, f'data = "d"\n{CAMERA}'))
+    assert config.cameras[0].address() == "synthetic"
+    assert config.mqtt is None
+    assert config.webhook is None
+    assert config.status.host == "127.0.0.1"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "data: field required"),
+        ('data = "d"\n', "1 to 16 cameras are needed"),
+        (f'data = "d"\nspeed = 1\n{CAMERA}', "speed: no such key"),
+        (f'data = "d"\n{CAMERA}[cameras.finding]\nregion = "full"\n', "cameras.0.finding.region: no such key"),
+        (f'data = "d"\n{CAMERA}[cameras.finding.track]\nlost = 3\n', "finding.track.lost: no such key"),
+        (f'data = "d"\n{CAMERA}[cameras.finding]\nregions = "all"\n', "unknown regions 'all'"),
+        (f'data = "d"\n{CAMERA}[cameras.finding.track]\nconfirm_frames = 0\n', "confirm_frames: a number from 2"),
+        (f'data = "d"\n{CAMERA}{CAMERA}', "two cameras have the same name"),
+        (f'data = "d"\n{CAMERA.replace("trap-1", "../x")}', "a name has letters"),
+        (f'data = "d"\ndevice = "a/b"\n{CAMERA}', "device: a name has letters"),
+        (f'data = "d"\nplace = [91, 0]\n{CAMERA}', "latitude is -90 to 90"),
+        (f'data = "d"\n{CAMERA}[status]\nhost = "0.0.0.0"\n', "open to the network"),
+        (f'data = "d"\n{CAMERA}[mqtt]\n', "mqtt.host: field required"),
+        (f'data = "d"\n{CAMERA}[mqtt]\nhost = "b"\npassword = "x"\n', "mqtt.password: no such key"),
+        (f'data = "d"\n{CAMERA}[records]\nmax_mb = "many"\n', "records.max_mb: input should be a valid number"),
+        (f'data = "d"\n{CAMERA}[records]\nmax_mb = 0\n', "at least 1 MB"),
+        (f'data = "d"\n{CAMERA}[stages]\nhang_seconds = nan\n', "a time is above 0"),
+        ("data = ", "not a TOML file"),
+        ("data = 'a\x00b'", "not a TOML file"),
+    ],
+)
+def test_mistakes_are_named(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        read_config(written(tmp_path, text))
+    assert said in str(caught.value)
+    assert str(tmp_path / "field.toml") in str(caught.value)
+
+
+def test_several_mistakes_are_named_at_once(tmp_path: Path) -> None:
+    text = f'data = "d"\n{CAMERA}[records]\nmax = 1\n[status]\nport = 99999\n'
+    with pytest.raises(UsageError, match=r"(?s)records\.max: no such key; status: a port is from 0 to 65535"):
+        read_config(written(tmp_path, text))
+
+
+def test_files_that_are_none(tmp_path: Path) -> None:
+    for path, said in ((tmp_path / "absent.toml", "No such file"), (tmp_path, "Is a directory")):
+        with pytest.raises(UsageError, match=said):
+            read_config(path)
+    with pytest.raises(UsageError, match="at most 1 MB"):
+        read_config(written(tmp_path, "#" * (1 << 20) + "\n"))
+    (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UsageError, match="not a TOML file"):
+        read_config(tmp_path / "binary.toml")
+
+
+def test_a_value_that_may_be_secret_is_not_shown(tmp_path: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        read_config(written(tmp_path, f'data = "d"\n{CAMERA}[mqtt]\nhost = "b"\npassword_env = "pa ss-word"\n'))
+    assert "pa ss-word" not in str(caught.value)
+
+
+def test_a_source_comes_from_one_place(tmp_path: Path) -> None:
+    secret = tmp_path / "source"
+    secret.write_text("rtsp://user:word@camera.local/1\n", encoding="utf-8")
+    cameras = [{"name": "a", "source_file": secret}, {"name": "b"}, {"name": "c", "source": "0", "source_file": secret}]
+    config = Config.model_validate({"data": "d", "cameras": cameras})
+    assert config.cameras[0].address() == "rtsp://user:word@camera.local/1"
+    for camera in config.cameras[1:]:
+        with pytest.raises(UsageError, match="either source or source_file"):
+            camera.address()
+    secret.unlink()
+    with pytest.raises(UsageError, match="cannot read the camera's source"):
+        config.cameras[0].address()
