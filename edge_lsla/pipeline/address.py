@@ -12,6 +12,7 @@ from edge_lsla.errors import SourceError
 
 STREAM_SCHEMES = ("rtsp", "rtsps", "http", "https")
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.\-]*)[:,]")
+_CSI = re.compile(r"csi(?::([0-9]))?")
 _SECRET = re.compile(r"(?i)([?&;][^=&;]*(?:pass|pwd|token|secret|auth|key|sig|user|login|account|cred)[^=&;]*=)[^&;#]*")
 
 
@@ -20,8 +21,8 @@ class Address:
     """Where frames come from.
 
     Attributes:
-        kind: "synthetic", "camera", "stream" or "file".
-        target: what is opened: a device path, a URL with its credentials, or an absolute file path.
+        kind: "synthetic", "camera", "csi", "stream", "file" or "folder".
+        target: what is opened: a device path, a CSI sensor's number, a URL with its credentials, or an absolute path.
         name: the same for people and logs, credentials masked.
     """
 
@@ -40,7 +41,8 @@ def parse_address(spec: str) -> Address:
     file or address; only the kinds listed here get through.
 
     Args:
-        spec: a camera's number ("0"), a device path, an rtsp or http URL, a video file, or "synthetic".
+        spec: a camera's number ("0"), a device path, "csi" or "csi:1", an rtsp or http URL, a video file, a folder of
+            pictures, or "synthetic".
 
     Raises:
         SourceError: it is none of these, or the device or file does not exist.
@@ -52,6 +54,9 @@ def parse_address(spec: str) -> Address:
         return Address("synthetic", spec, spec)
     if re.fullmatch(r"[0-9]{1,3}", spec):
         return _camera(Path(f"/dev/video{int(spec)}"))
+    csi = _CSI.fullmatch(spec)
+    if csi:
+        return Address("csi", csi[1] or "0", f"csi:{csi[1] or 0}")
     scheme = _SCHEME.match(spec)
     if scheme and scheme[1].lower() in STREAM_SCHEMES and spec[scheme.end() :].startswith("//"):
         return _stream(spec)
@@ -74,10 +79,18 @@ def parse_address(spec: str) -> Address:
     if stat.S_ISCHR(mode):
         return _camera(path)
     if stat.S_ISDIR(mode):
-        raise SourceError("a folder, not a video", spec, "use `infer dir` for a folder of pictures")
+        return Address("folder", str(path.resolve()), spec)
     if not stat.S_ISREG(mode):
         raise SourceError("neither a camera nor a regular file", spec, "give a video file")
     return Address("file", str(path.resolve()), spec)
+
+
+def names_recording(spec: str) -> bool:
+    """Tell by the text alone whether a source is a file or folder: what is wrong with it does not pass by itself."""
+    spec = spec.strip()
+    scheme = _SCHEME.match(spec)
+    live = spec == "synthetic" or spec.isdigit() or spec.startswith("/dev/") or _CSI.fullmatch(spec)
+    return not live and not (scheme and scheme[1].lower() in STREAM_SCHEMES)
 
 
 def mask(text: str) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 from edge_lsla.errors import MissingComponentError, SourceError
 from edge_lsla.pipeline.address import Address
 from edge_lsla.pipeline.connections import Connection
+from edge_lsla.pipeline.damage import PacketDecoder
 from edge_lsla.pipeline.frames import Frame, Source
 from edge_lsla.pipeline.settings import SourceSettings
 
@@ -104,16 +105,18 @@ class DecodedSource(Source):
             self._connection.shut()
 
     def _decode(self) -> Iterator[Frame]:
+        decoder = PacketDecoder(self._stream, strict=self.live)
         sequence = 0
         damaged = 0
         begin: float | None = None
         seconds = 0.0
         for packet in self._packets():
-            pictures = _pictures(packet)
+            pictures = decoder.pictures(packet)
             damaged = 0 if pictures else damaged + (pictures is None)
             if damaged > DAMAGED_IN_A_ROW:
                 raise SourceError("the video is damaged", self.name, f"its last {damaged} packets cannot be decoded")
             for picture in pictures or ():
+                captured = time.monotonic()
                 if self.live:
                     seconds = time.time()
                 else:
@@ -124,7 +127,7 @@ class DecodedSource(Source):
                     pixels = np.asarray(picture.to_ndarray(format="rgb24"), np.uint8)
                 turns = round((getattr(picture, "rotation", 0) or 0) / 90) % 4  # counterclockwise
                 pixels = np.ascontiguousarray(np.rot90(pixels, turns)) if turns else pixels
-                yield Frame(pixels, seconds, sequence, self.name, self.live)
+                yield Frame(pixels, seconds, sequence, self.name, self.live, captured)
                 sequence += 1
         self._check_end(sequence, seconds, damaged > 0)
 
@@ -220,18 +223,6 @@ def _open(address: Address, settings: SourceSettings) -> tuple[Any, Any]:
         container.close()
         raise SourceError("no decoder for this kind of video", address.name, "convert it to H.264 first")
     return container, container.streams.video[0]
-
-
-def _pictures(packet: Any) -> list[Any] | None:
-    """Decode one packet; None where it is damaged, which a radio link or a cut file makes ordinary."""
-    import av
-
-    try:
-        return list(packet.decode())
-    except av.error.EOFError:
-        return []
-    except (av.error.FFmpegError, ValueError):
-        return None
 
 
 def _silent(address: Address, seconds: float) -> SourceError:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from time import monotonic
 from types import TracebackType
 
 import numpy as np
@@ -20,6 +21,7 @@ class Frame:
         sequence: counts every frame that the source produced, from 0, so that a gap shows dropped frames.
         source: the source's name, credentials masked.
         live: which of the two meanings `time` has.
+        captured: seconds of `time.monotonic`, the same clock in every process of a machine, when it was captured.
     """
 
     pixels: NDArray[np.uint8]
@@ -27,6 +29,7 @@ class Frame:
     sequence: int
     source: str
     live: bool = False
+    captured: float = field(default_factory=monotonic)
 
 
 class Source(ABC):

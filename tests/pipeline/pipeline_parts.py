@@ -74,7 +74,9 @@ class MjpegCamera:
     `then` is "end" (closes), "stall" (says nothing more), "garbage", "cut" (closes inside a picture) or "go on".
     """
 
-    def __init__(self, then: str = "go on", after: int = 10, rate: float = 50, status: int = 200, to: str = "") -> None:
+    def __init__(
+        self, then: str = "go on", after: int = 10, rate: float = 50, status: int = 200, to: str = "", port: int = 0
+    ) -> None:
         self.then, self.after, self.rate, self.status, self.to = then, after, rate, status, to
         self.over = threading.Event()
         camera = self
@@ -87,7 +89,7 @@ class MjpegCamera:
                 with contextlib.suppress(OSError):  # the other side has gone
                     camera.serve(self)
 
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler)
         self.server.daemon_threads = False
         self.thread = threading.Thread(target=self.server.serve_forever, args=(0.05,))
         self.url = f"http://127.0.0.1:{self.server.server_port}/live"
