@@ -34,6 +34,7 @@ def passport(bundle: Bundle) -> RenderableType:
         **{f"calibration {name}": _brief(value) for name, value in (manifest.calibration or {}).items()},
         **{f"fidelity {name}": _plain(value) for name, value in manifest.fidelity.items() if name != "gate"},
         **_gate(manifest.fidelity.get("gate")),
+        **{f"abstention {name}": _brief(value) for name, value in (manifest.abstention or {}).items()},
         "golden set": f"{manifest.golden.images} images, allowed differences "
         + ", ".join(f"{name} {value.max_abs:.3g}" for name, value in manifest.golden.tolerance.items()),
     }

@@ -38,6 +38,7 @@ ALSO = {"training": {"model"}, "plugins": {"console"}}
 OUTSIDE = {"calibration", "plugins"}  # top-level folders, not in the wheel
 COMPOSERS = {
     "__main__",
+    "abstention",
     "app",
     "bundling",
     "comparing",

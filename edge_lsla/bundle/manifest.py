@@ -137,6 +137,9 @@ class Passport:
         fidelity: figures of agreement with the checkpoint; JSON.
         calibration: `method`, `images` and whatever else describes it; None without calibration.
         plugin: `operator_version`, `cubin_index` (SHA-256) and whatever else describes it; None where none is needed.
+        abstention: when an answer had better be refused: `threshold`, the least probability, and on held-out pictures
+            the share that is `right` of the accepted answers, their `coverage`, and the number of `images`; None where
+            there were none. In the manifest's text only where it is known, so that older texts stay as they are.
 
     Raises:
         BundleError: a field has a value that cannot be used; the message names it.
@@ -153,6 +156,7 @@ class Passport:
     fidelity: dict[str, Any]
     calibration: dict[str, Any] | None = None
     plugin: dict[str, Any] | None = None
+    abstention: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
         fields.text(self.name, "name")
@@ -176,6 +180,12 @@ class Passport:
             described = fields.free_object(self.plugin, "plugin")
             fields.text(described.get("operator_version"), "plugin.operator_version")
             fields.sha256(described.get("cubin_index"), "plugin.cubin_index")
+        if self.abstention is not None:
+            described = fields.free_object(self.abstention, "abstention")
+            for key in ("threshold", "right", "coverage"):
+                if fields.number(described.get(key), f"abstention.{key}", low=0.0) > 1:
+                    raise fields.refuse("is not in 0..1", f"abstention.{key}")
+            fields.integer(described.get("images"), "abstention.images", 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,6 +217,11 @@ class Manifest(Passport):
         expected = {GOLDEN_INPUTS, *(golden_logits_name(one.backend, one.precision) for one in self.artifacts)}
         _same(set(self.golden.entries), expected, "golden.entries")
 
+    @property
+    def threshold(self) -> float:
+        """The least probability of an answer that is not refused; 0 where none is recorded."""
+        return float(self.abstention["threshold"]) if self.abstention else 0.0
+
     def digests_of_entries(self) -> dict[str, str]:
         """Return the SHA-256 of every entry that the manifest names, by entry name."""
         return {**{artifact.name: artifact.sha256 for artifact in self.artifacts}, **self.golden.entries}
@@ -216,6 +231,8 @@ class Manifest(Passport):
         values: dict[str, Any] = {"format_version": FORMAT_VERSION}
         for field in dataclasses.fields(self):
             values[field.name] = getattr(self, field.name)
+        if self.abstention is None:
+            del values["abstention"]
         return values | {
             "labels": list(self.labels),
             "preprocessing": self.preprocessing.to_dict(),
@@ -243,7 +260,9 @@ class Manifest(Passport):
             raise BundleError("manifest is not an object of fields", "manifest", "rebuild the bundle")
         given = dict(values)
         check_format_version(given.pop("format_version", None))  # first: a later format may differ in all the rest
-        given = dict(fields.members(given, cls))
+        if "abstention" in given and given["abstention"] is None:
+            raise fields.refuse("is empty", "abstention", "leave it out")  # a manifest has exactly one text
+        given = dict(fields.members({"abstention": None, **given}, cls))
         if not isinstance(given["artifacts"], list):
             raise fields.refuse("is not a list", "artifacts")
         if len(given["artifacts"]) > layout.MAX_ENTRIES:

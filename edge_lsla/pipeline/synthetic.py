@@ -1,4 +1,4 @@
-"""A live source without a camera: a moving test picture, or given pictures under a drifting view."""
+"""A live source without a camera: a moving test picture, given pictures under a drifting view, or walking insects."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ from PIL import Image, ImageDraw
 
 from edge_lsla.errors import UsageError
 from edge_lsla.pipeline.frames import Frame, Source
+from edge_lsla.pipeline.scene import Scene, SceneSettings, crossing
 from edge_lsla.pipeline.settings import SourceSettings
 from edge_lsla.preprocessing import open_picture
 
 SIZE = (640, 480)
 RATE = 25.0
+SCENE_SECONDS = 20.0  # after which the same insects walk again
 PICTURE_SECONDS = 3.0  # how long each of the given pictures stays
 FADE_SECONDS = 0.4
 LARGEST_SIDE = 4096
@@ -29,9 +31,13 @@ class SyntheticSource(Source):
     A consumer that is late gets the next frame at once, with the time at which it was due: like a camera, the source
     does not wait for anybody.
 
+    Attributes:
+        scene: the insects that walk, with the truth of where they are; None where none were asked for. Its time is the
+            frame's since the first one, modulo `SCENE_SECONDS`.
+
     Raises:
         ImageError: one of the given pictures cannot be read.
-        UsageError: the size asked for is too large.
+        UsageError: the size asked for is too large, or insects are to walk and no pictures are given.
     """
 
     name = "synthetic"
@@ -47,7 +53,13 @@ class SyntheticSource(Source):
         self._begin: float | None = None
         self._epoch = 0.0
         self._closed = threading.Event()
-        self._pictures = [_cover(open_picture(p), self.size) for p in settings.pictures]
+        self.scene: Scene | None = None
+        self._pictures: list[Image.Image] = []
+        if settings.insects:
+            walkers = crossing(settings.pictures, settings.insects, self.size, SCENE_SECONDS)
+            self.scene = Scene(walkers, SceneSettings(self.size))
+        else:
+            self._pictures = [_cover(open_picture(p), self.size) for p in settings.pictures]
         self._ground = _ground(self.size)
 
     def __next__(self) -> Frame:
@@ -59,7 +71,10 @@ class SyntheticSource(Source):
         wait = self._begin + due - time.monotonic()
         if wait > 0 and self._closed.wait(wait):
             raise StopIteration
-        pixels = self._drift(due) if self._pictures else self._draw(due)
+        if self.scene is not None:
+            pixels = self.scene.draw(due % SCENE_SECONDS)
+        else:
+            pixels = self._drift(due) if self._pictures else self._draw(due)
         frame = Frame(pixels, self._epoch + due, self._sequence, self.name, live=True)
         self._sequence += 1
         return frame

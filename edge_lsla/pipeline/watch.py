@@ -1,4 +1,4 @@
-"""Classifying a video or a camera frame by frame, and handing the results on."""
+"""Classifying a video or a camera frame by frame, or what is found in its frames, and handing the results on."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,10 +18,14 @@ from edge_lsla.errors import EdgeLslaError, SourceError, UsageError
 from edge_lsla.pipeline.capture import Capture
 from edge_lsla.pipeline.every import EveryFrame
 from edge_lsla.pipeline.frames import Frame, Source
+from edge_lsla.pipeline.individuals import UNKNOWN, Detection, Track
 from edge_lsla.pipeline.newest import NewestFrame
 from edge_lsla.predictions import Prediction
 
-UNKNOWN = "unknown"
+if TYPE_CHECKING:
+    from edge_lsla.pipeline.finding import Finding
+
+NOTHING = "nothing"  # the label of a frame in which no region is
 POLL_SECONDS = 0.1  # how late a stop is seen while no frame comes
 RATE_WINDOW = 60  # frames over which the rolling frame rate is taken
 LATENCY_WINDOW = 2000  # frames over which the percentiles are taken
@@ -36,8 +40,9 @@ class WatchSettings:
     Attributes:
         max_frames: end after so many classified frames.
         max_seconds: end after so long.
-        min_confidence: below it a frame's label is "unknown".
-        batch_size: frames of a recording that are classified at once; a live source takes one at a time.
+        min_confidence: below it a frame's label is "unknown"; where regions are sought, `FindingSettings` has its own.
+        batch_size: frames of a recording that are classified at once; a live source takes one at a time, and where
+            regions are sought, those of one frame are a batch.
 
     Raises:
         UsageError: a field has a value that cannot be used; the message names it.
@@ -65,11 +70,15 @@ class Observation:
 
     Attributes:
         frame: the frame.
-        predictions: likeliest first, as the model gave them.
-        label: the likeliest class, or "unknown" where it is below the least confidence.
-        latency_ms: from handing the frame's batch to the model to having its predictions, milliseconds.
+        predictions: likeliest first, as the model gave them; where regions are sought, of the surest one.
+        label: the likeliest class, or "unknown" where it is below the least confidence; where regions are sought, of
+            the surest one, and "nothing" without any.
+        latency_ms: from handing the frame's batch to the model to having its predictions, milliseconds; where regions
+            are sought, of finding and following as well.
         fps: frames a second that are classified, over the last 60.
         dropped: frames of the source left out so far.
+        detections: what each region of the frame shows; empty where the whole frame is classified.
+        tracks: individuals that have arrived and not left; empty where the whole frame is classified.
     """
 
     frame: Frame
@@ -78,6 +87,8 @@ class Observation:
     latency_ms: float
     fps: float
     dropped: int = 0
+    detections: tuple[Detection, ...] = ()
+    tracks: tuple[Track, ...] = ()
 
 
 class Sink(Protocol):
@@ -103,8 +114,9 @@ class WatchReport:
         seconds: how long it took.
         fps: frames / seconds.
         latency_p50_ms, latency_p95_ms: over the last 2000 frames.
-        counts: frames by label, most frequent first.
+        counts: what was counted, by label, most frequent first.
         ended: "end of file", "stopped", "limit", or "broken off: " and why.
+        counted: "frames", or "individuals" where regions were sought.
     """
 
     frames: int
@@ -115,6 +127,7 @@ class WatchReport:
     latency_p95_ms: float
     counts: dict[str, int]
     ended: str
+    counted: str = "frames"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON-ready values."""
@@ -125,6 +138,7 @@ class WatchReport:
             "frames": self.frames,
             "dropped": self.dropped,
             **rounded,
+            "counted": self.counted,
             "counts": dict(self.counts),
             "ended": self.ended,
         }
@@ -136,6 +150,7 @@ def watch(
     sinks: Sequence[Sink],
     settings: WatchSettings,
     stop: threading.Event,
+    finding: Finding | None = None,
 ) -> WatchReport:
     """Classify a source's frames until it ends, a limit is reached or `stop` is set.
 
@@ -144,10 +159,12 @@ def watch(
 
     Args:
         source: see `open_source`.
-        classify: frames uint8 [H, W, 3] to predictions, likeliest first, one tuple a frame.
+        classify: frames, or crops of one, uint8 [H, W, 3] to predictions, likeliest first, one tuple each.
         sinks: each gets every observation; entered before the first and left after the last.
         settings: see `WatchSettings`.
         stop: seen within 0.1 s; see `stop_on_signals`.
+        finding: classify the regions that it finds, and count the individuals that it follows; None classifies whole
+            frames.
 
     Raises:
         EdgeLslaError: from `classify` or a sink; a source that cannot be read is in the report instead.
@@ -157,8 +174,8 @@ def watch(
         stack.enter_context(capture)  # left last, so that no sink waits for a dead stream
         for sink in sinks:
             stack.enter_context(sink)
-        run = _Run(capture, classify, sinks, settings, stop)
-        ended = run.to_the_end(1 if source.live else settings.batch_size)
+        run = _Run(capture, classify, sinks, settings, stop, finding)
+        ended = run.to_the_end(1 if source.live or finding is not None else settings.batch_size)
         return run.report(ended)
 
 
@@ -172,8 +189,10 @@ class _Run:
         sinks: Sequence[Sink],
         settings: WatchSettings,
         stop: threading.Event,
+        finding: Finding | None = None,
     ) -> None:
         self.capture, self.classify, self.sinks, self.settings, self.stop = capture, classify, sinks, settings, stop
+        self.finding = finding
         self.begin = time.perf_counter()
         self.frames = 0
         self.counts: Counter[str] = Counter()
@@ -183,7 +202,10 @@ class _Run:
     def to_the_end(self, batch_size: int) -> str:
         while True:
             batch, ended = self.gather(batch_size)
-            if batch:
+            if self.finding is not None:
+                for frame in batch:
+                    self.look(frame, self.finding)
+            elif batch:
                 self.observe(batch)
             if ended is not None:
                 return ended
@@ -210,22 +232,51 @@ class _Run:
         return batch, None
 
     def observe(self, batch: list[Frame]) -> None:
+        """Classify whole frames."""
         begin = time.perf_counter()
-        results = self.classify([frame.pixels for frame in batch])
+        results = self.answers([frame.pixels for frame in batch])
         end = time.perf_counter()
-        if len(results) != len(batch):
-            raise EdgeLslaError(f"the model answered {len(results)} frames of {len(batch)}", None, "report this")
-        latency = (end - begin) * 1000
         self.ends.append((end, self.frames + len(batch)))
         for frame, predictions in zip(batch, results):
             sure = bool(predictions) and predictions[0].probability >= self.settings.min_confidence
             label = predictions[0].label if sure else UNKNOWN
-            self.frames += 1
             self.counts[label] += 1
-            self.latencies.append(latency)
-            observation = Observation(frame, predictions, label, latency, self.rate(), self.capture.dropped)
-            for sink in self.sinks:
-                sink.write(observation)
+            self.write(frame, predictions, label, (end - begin) * 1000)
+
+    def look(self, frame: Frame, finding: Finding) -> None:
+        """Find what is in a frame, and classify that."""
+        begin = time.perf_counter()
+        boxes = finding.regions(frame)
+        results = self.answers(finding.crops(frame, boxes)) if boxes else ()
+        found = finding.conclude(frame, boxes, results)
+        end = time.perf_counter()
+        self.ends.append((end, self.frames + 1))
+        self.counts.update(track.label for track in found.left)
+        best = max(found.detections, key=lambda one: (one.label != UNKNOWN, one.confidence), default=None)
+        predictions, label = (best.predictions, best.label) if best else ((), NOTHING)
+        self.write(frame, predictions, label, (end - begin) * 1000, found.detections, found.live)
+
+    def answers(self, pictures: Sequence[NDArray[np.uint8]]) -> Sequence[tuple[Prediction, ...]]:
+        results = self.classify(pictures)
+        if len(results) != len(pictures):
+            raise EdgeLslaError(f"the model answered {len(results)} frames of {len(pictures)}", None, "report this")
+        return results
+
+    def write(
+        self,
+        frame: Frame,
+        predictions: tuple[Prediction, ...],
+        label: str,
+        latency: float,
+        detections: tuple[Detection, ...] = (),
+        tracks: tuple[Track, ...] = (),
+    ) -> None:
+        self.frames += 1
+        self.latencies.append(latency)
+        rate, dropped = self.rate(), self.capture.dropped
+        observation = Observation(frame, predictions, label, latency, rate, dropped, detections, tracks)
+        for sink in self.sinks:
+            sink.write(observation)
 
     def rate(self) -> float:
         (first, before), (last, after) = self.ends[0], self.ends[-1]
@@ -237,6 +288,9 @@ class _Run:
     def report(self, ended: str) -> WatchReport:
         seconds = time.perf_counter() - self.begin
         p50, p95 = (float(p) for p in np.percentile(self.latencies, (50, 95))) if self.latencies else (0.0, 0.0)
+        if self.finding is not None:
+            self.counts.update(track.label for track in self.finding.finish())
         counts = dict(self.counts.most_common())
         fps = self.frames / seconds if seconds > 0 else 0.0
-        return WatchReport(self.frames, self.capture.dropped, seconds, fps, p50, p95, counts, ended)
+        counted = "frames" if self.finding is None else "individuals"
+        return WatchReport(self.frames, self.capture.dropped, seconds, fps, p50, p95, counts, ended, counted)

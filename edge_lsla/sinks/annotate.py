@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from edge_lsla.events import Box as Region
 from edge_lsla.predictions import Prediction
-from edge_lsla.sinks.observed import Observed, status
+from edge_lsla.sinks.observed import Observed, marks, status
 
 LEAST_WIDTH = 480  # a smaller picture is scaled up to it, so that text fits
 LARGEST_HEIGHT = 4096  # to which a narrow picture is scaled up
@@ -42,6 +43,7 @@ def annotate(
     *,
     note: str | None = None,
     label: str | None = None,
+    regions: Sequence[tuple[Region, str, float]] = (),
 ) -> NDArray[np.uint8]:
     """Draw the likeliest classes on a picture.
 
@@ -50,19 +52,26 @@ def annotate(
         predictions: likeliest first; the first three are shown.
         note: a small line below, such as the frame rate.
         label: the large line, where it is not the likeliest class ("unknown").
+        regions: boxes in the picture's pixels, each with a label and a confidence; drawn with their labels.
 
     Returns:
         uint8 [H', W', 3], RGB order.
     """
     image = Image.fromarray(np.ascontiguousarray(pixels))
+    width, left = image.width, 0
     if image.width < LEAST_WIDTH:
         scale = max(1.0, min(LEAST_WIDTH / image.width, LARGEST_HEIGHT / image.height))
         scaled = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
         image = image.resize(scaled, Image.Resampling.BICUBIC)
         if image.width < LEAST_WIDTH:  # a very tall strip: room for the panel beside it rather than a huge picture
             canvas = Image.new("RGB", (LEAST_WIDTH, image.height))
-            canvas.paste(image, ((LEAST_WIDTH - image.width) // 2, 0))
+            left = (LEAST_WIDTH - image.width) // 2
+            canvas.paste(image, (left, 0))
             image = canvas
+    scale = (image.width - 2 * left) / width
+    for box, name, share in regions:
+        x, y, right, bottom = (edge * scale for edge in box.to_list())
+        _region(image, (left + x, y, left + right, bottom), name, share)
     if predictions or note or label:
         _panel(image, list(predictions[:SHOWN]), note, label)
     return np.array(image)
@@ -78,9 +87,11 @@ class _Latest:
 def annotated(observation: Observed) -> NDArray[np.uint8]:
     """Draw an observation on its frame, uint8 [H', W', 3]; callers share the array and must not write to it."""
     if _Latest.pixels is None or _Latest.observation is not observation:
-        _Latest.pixels = annotate(
-            observation.frame.pixels, observation.predictions, note=status(observation), label=observation.label
-        )
+        pixels, note = observation.frame.pixels, status(observation)
+        if observation.detections or observation.tracks:
+            _Latest.pixels = annotate(pixels, (), note=note, regions=marks(observation))
+        else:
+            _Latest.pixels = annotate(pixels, observation.predictions, note=note, label=observation.label)
         _Latest.observation = observation
     return _Latest.pixels
 
@@ -119,6 +130,21 @@ def contact_sheet(
             at = (x + 2, y + side + large * 0.35 + large * 1.3)
             pen.text(at, _fit(second, small, side - 4), FADED, _font(small))
     return np.array(sheet)
+
+
+def _region(image: Image.Image, box: Box, label: str, share: float) -> None:
+    """Draw a box, and its label above it, or inside it at the picture's upper edge."""
+    left, top, right, bottom = box
+    unit = max(1.0, min(image.width / 480, image.height / 270)) ** 0.75
+    thick, size, colour = max(1, round(2 * unit)), 12.5 * unit, _confidence(share)
+    pen = ImageDraw.Draw(image)
+    pen.rectangle([left, top, right - 1, bottom - 1], outline=colour, width=thick)
+    text = f"{_words(label)} {_percent(share)}"
+    wide, high = _width(text, size) + 6 * unit, size * 1.4
+    left = min(max(0.0, left), max(0.0, image.width - wide))
+    top = top - high if top >= high else top
+    _fill(image, (left, top, left + wide, top + high), 0, PANEL, PANEL_OPACITY)
+    pen.text((left + 3 * unit, top + high * 0.76), text, colour, _font(size), anchor="ls")
 
 
 def _panel(image: Image.Image, predictions: list[Prediction], note: str | None, label: str | None) -> None:

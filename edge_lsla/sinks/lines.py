@@ -45,6 +45,8 @@ class Lines:
         share = observation.predictions[0].probability if observation.predictions else 0.0
         moment = _clock(observation.frame.time) if observation.frame.live else _elapsed(observation.frame.time)
         label = observation.label.replace("_", " ")
+        if len(observation.detections) > 1:
+            label += f" and {len(observation.detections) - 1} more"
         print(f"{moment}  {label:<24} {share * 100:5.1f} %   {status(observation)}", file=self._stream, flush=True)
 
 
@@ -108,6 +110,14 @@ def record(observation: Observed) -> dict[str, Any]:
         "latency_ms": round(observation.latency_ms, 3),
         "fps": round(observation.fps, 3),
         "dropped": observation.dropped,
+        "detections": [
+            {"box": one.box.to_list(), "label": one.label, "confidence": round(one.confidence, 6), "track": one.track}
+            for one in observation.detections
+        ],
+        "tracks": [
+            {"id": one.id, "label": one.label, "confidence": round(one.confidence, 6), "box": one.box.to_list()}
+            for one in observation.tracks
+        ],
     }
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edge_lsla.events import Box
 from edge_lsla.predictions import Prediction
 
 
@@ -29,6 +31,38 @@ class ObservedFrame(Protocol):
     def live(self) -> bool: ...
 
 
+class ObservedRegion(Protocol):
+    """What a region shows: its box in pixels, its label and confidence, and its individual's id where it has one."""
+
+    @property
+    def box(self) -> Box: ...
+
+    @property
+    def label(self) -> str: ...
+
+    @property
+    def confidence(self) -> float: ...
+
+    @property
+    def track(self) -> str | None: ...
+
+
+class ObservedTrack(Protocol):
+    """An individual: its id, and what its frames voted for."""
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def label(self) -> str: ...
+
+    @property
+    def confidence(self) -> float: ...
+
+    @property
+    def box(self) -> Box: ...
+
+
 class Observed(Protocol):
     """What was seen in one frame: see `Observation` for the fields."""
 
@@ -49,6 +83,22 @@ class Observed(Protocol):
 
     @property
     def dropped(self) -> int: ...
+
+    @property
+    def detections(self) -> Sequence[ObservedRegion]: ...
+
+    @property
+    def tracks(self) -> Sequence[ObservedTrack]: ...
+
+
+def marks(observation: Observed) -> list[tuple[Box, str, float]]:
+    """Return box, label and confidence of each region; of an individual, what all of its frames say of it."""
+    tracks = {track.id: track for track in observation.tracks}
+    return [
+        (one.box, named.label, named.confidence)
+        for one in observation.detections
+        for named in (tracks.get(one.track or "", one),)
+    ]
 
 
 def status(observation: Observed) -> str:
