@@ -10,12 +10,13 @@ import numpy as np
 
 from edge_lsla.governor.governor import Pace
 from edge_lsla.service.config import Config
+from edge_lsla.service.looking import Seen
 from edge_lsla.service.parts import Eye, Parts
 from edge_lsla.service.recording import to_jpeg
 from edge_lsla.service.stages import Stages
 
 PICTURE_QUALITY = 80
-STEPS = 48  # of the counts over time
+STEP_SECONDS = 3600.0  # of the counts over time
 BACKLOG_NOTED = 1000  # events that wait for a receiver
 
 
@@ -26,6 +27,7 @@ class Health:
         pace: what the governor last decided.
         temperature_c: of the hottest sensor, degrees Celsius; None where it is not known.
         memory_mb: resident memory.
+        page_problem: why the status page is not up; "" where it is.
     """
 
     def __init__(self, config: Config, parts: Parts, stages: Stages) -> None:
@@ -34,6 +36,8 @@ class Health:
         self._started, self._began = time.time(), time.monotonic()
         self.pace = Pace(None)
         self.temperature_c: float | None = None
+        self.page_problem = ""
+        self._drawn: dict[str, tuple[Seen, bytes | None]] = {}
         self.memory_mb = 0.0
 
     def cameras(self) -> list[str]:
@@ -46,16 +50,10 @@ class Health:
         seen = eye.looking.seen if eye is not None else None
         if seen is None:
             return None
-        from edge_lsla.sinks.annotate import annotate
-
-        found = seen.found.detections
-        whole = [one for one in found if (one.box.width, one.box.height) == seen.frame.pixels.shape[1::-1]]
-        boxes = [(one.box, one.label, one.confidence) for one in found if one not in whole]
-        shown = whole[0] if whole else None
-        pixels = annotate(
-            seen.frame.pixels, shown.predictions if shown else (), label=shown.label if shown else None, regions=boxes
-        )
-        return to_jpeg(pixels, PICTURE_QUALITY)
+        drawn = self._drawn.get(camera)
+        if drawn is None or drawn[0] is not seen:  # asked for twice a second, by every viewer
+            drawn = self._drawn[camera] = (seen, _draw(seen))
+        return drawn[1]
 
     def recent(self, limit: int) -> list[dict[str, Any]]:
         """Return the newest events; `crop` says whether there is one."""
@@ -64,7 +62,7 @@ class Health:
     def counts(self, hours: float) -> dict[str, Any]:
         """Return individuals by label, in steps over the last hours."""
         now = time.time()
-        return self._parts.store.counts(now - hours * 3600, now, max(60.0, hours * 3600 / STEPS))
+        return self._parts.store.counts(now - hours * 3600, now, STEP_SECONDS)
 
     def crop(self, event_id: str) -> bytes | None:
         """Return an event's crop, JPEG."""
@@ -132,9 +130,21 @@ class Health:
             found.append(f"the clock jumped by {self._parts.clock.jump_seconds:+.0f} s: times around it may be wrong")
         if self._parts.clock_state == "unsynchronised":
             found.append("the clock is not synchronised: times may be wrong")
-        if model:
-            found.append(model)
+        found += [one for one in (model, self.page_problem) if one]
         return [*found, *self._stages.problems]
+
+
+def _draw(seen: Seen) -> bytes | None:
+    from edge_lsla.sinks.annotate import annotate
+
+    found = seen.found.detections
+    whole = [one for one in found if (one.box.width, one.box.height) == seen.frame.pixels.shape[1::-1]]
+    boxes = [(one.box, one.label, one.confidence) for one in found if one not in whole]
+    shown = whole[0] if whole else None
+    pixels = annotate(
+        seen.frame.pixels, shown.predictions if shown else (), label=shown.label if shown else None, regions=boxes
+    )
+    return to_jpeg(pixels, PICTURE_QUALITY)
 
 
 def _camera(eye: Eye) -> dict[str, Any]:

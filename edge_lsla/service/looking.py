@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from edge_lsla.pipeline.supervision import SupervisedCamera
 
 log = logging.getLogger(__name__)
-IN_FLIGHT = 2  # one frame in the engine while the next one's regions are found
+# One frame in the engine while the next one is prepared; with "motion", where to look follows from what was found.
+IN_FLIGHT = {"full": 2, "grid": 2, "motion": 1}
 POLL_SECONDS = 0.1
 ENGINE_SECONDS = 15.0  # the longest that a frame waits for the engine
 RATE_WINDOW = 60  # frames over which the frame rate is taken
@@ -156,7 +157,7 @@ class Looking:
 
     @property
     def _room(self) -> bool:
-        return len(self._pending) < IN_FLIGHT
+        return len(self._pending) < IN_FLIGHT[self._finding.settings.regions]
 
     def _begin(self, frame: Frame) -> None:
         boxes = self._finding.regions(frame)

@@ -22,7 +22,7 @@ from edge_lsla.service.clock import Clock
 from edge_lsla.service.config import CameraConfig, Config
 from edge_lsla.service.looking import Looking
 from edge_lsla.service.recording import Recording
-from edge_lsla.service.served_model import opener
+from edge_lsla.service.served_model import ServedModel, opener
 from edge_lsla.service.shared_engine import SharedEngine
 from edge_lsla.slots.slots import Slots
 from edge_lsla.slots.switching import Outcome, SwitchingModel
@@ -150,15 +150,15 @@ def _eye(config: CameraConfig, parts: Parts) -> Eye:
     camera = SupervisedCamera(
         config.name, config.address(), config.opening, config.supervision, lambda gap: parts.recording.put(gap)
     )
-    finding = Finding(config.name, config.finding, _threshold(parts.model))
+    finding = Finding(config.name, config.finding, threshold(parts.model))
     looking = Looking(camera, finding, parts.engine, parts.recording.put, lambda: parts.clock_state)
     return Eye(camera, looking, finding)
 
 
-def _threshold(model: SwitchingModel) -> float:
-    """Return the least confidence that the bundle was calibrated for; 0 where it was for none."""
-    abstention = getattr(model.model, "abstention", None)
-    return 0.0 if abstention is None else float(abstention)
+def threshold(model: SwitchingModel) -> float:
+    """Return the least confidence that the model that answers was calibrated for; 0 where it was for none."""
+    served = model.model
+    return served.threshold if isinstance(served, ServedModel) else 0.0
 
 
 def _senders(config: Config, store: Store) -> list[Sender]:

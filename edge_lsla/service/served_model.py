@@ -33,6 +33,11 @@ class ServedModel:
         """SHA-256 of the artifact that runs."""
         return self.model.artifact.sha256
 
+    @property
+    def threshold(self) -> float:
+        """The least confidence that the bundle was calibrated for, 0 where it was for none."""
+        return self.model.manifest.threshold
+
     def classify(self, crops: Sequence[NDArray[np.uint8]]) -> tuple[tuple[Prediction, ...], ...]:
         """Name what is in crops uint8 [h, w, 3]: a tuple for each, likeliest first."""
         return self.model(list(crops), top=TOP)

@@ -17,7 +17,7 @@ from edge_lsla.service.clock import memory_mb
 from edge_lsla.service.config import Config
 from edge_lsla.service.health import Health
 from edge_lsla.service.notify import Notifier
-from edge_lsla.service.parts import Eye, Parts, forget_sinks, opened_parts, stop_all
+from edge_lsla.service.parts import Eye, Parts, forget_sinks, opened_parts, stop_all, threshold
 from edge_lsla.service.recording import Recorded
 from edge_lsla.service.stages import Pulse, Stages
 from edge_lsla.slots.switching import Outcome
@@ -30,6 +30,7 @@ GOVERN_SECONDS = 1.0
 EFFORT_SECONDS = 60.0  # what a power cut may lose of the record of watching
 RETAIN_SECONDS = 300.0
 FLUSH_SECONDS = 1.0
+PAGE_SECONDS = 10  # between looks whether the status page is up
 STATUS_SECONDS = 10.0
 
 
@@ -125,6 +126,10 @@ class Service:
             stages.start(f"watch {eye.name}", eye.looking.work)
         for forwarder in parts.forwarders:
             forwarder.start()
+        if self._config.status.enabled:
+            page = StatusPage(StatusServer(health, self._config.status), self._say, health)
+            stack.callback(page.server.stop)
+            stages.start("status page", page.work)
         housekeeping = _Housekeeping(self._config, parts, health)
         stack.callback(housekeeping.close)
         stages.start("housekeeping", housekeeping.work)
@@ -132,10 +137,6 @@ class Service:
         facts = health.health()["model"]
         names = ", ".join(eye.name for eye in parts.eyes)
         self._say(f"{facts['name']}, {facts['precision']} on {facts['backend']}, watches {names}")
-        if self._config.status.enabled:
-            server = StatusServer(health, self._config.status)
-            self._say(f"status page: {server.start()}")
-            stack.callback(server.stop)
 
     def _watch(
         self, parts: Parts, stages: Stages, stop: threading.Event, begin: float, max_seconds: float | None
@@ -182,12 +183,40 @@ class Service:
         else:
             self._record_outcome(self._opened, outcome)
 
-    @staticmethod
-    def _record_outcome(parts: Parts, outcome: Outcome) -> None:
+    def _record_outcome(self, parts: Parts, outcome: Outcome) -> None:
         log.warning("model %s: %s: %s", outcome.held.name, outcome.what, outcome.reason)
+        for eye, camera in zip(parts.eyes, self._config.cameras):
+            if camera.finding.min_confidence is None:  # each model has its own
+                eye.finding.min_confidence = threshold(parts.model)
         details = {"what": outcome.what, "name": outcome.held.name, "slot": outcome.held.slot, "why": outcome.reason}
         details["bundle"] = outcome.held.digest
         parts.recording.put(Recorded(Event(kind="model", time=time.time(), clock=parts.clock_state, details=details)))
+
+
+class StatusPage:
+    """Keeps the status page up; a port that is taken is a problem, and no reason to watch nothing."""
+
+    def __init__(self, server: StatusServer, say: Callable[[str], None], health: Health) -> None:
+        self.server, self._say, self._health = server, say, health
+
+    def work(self, pulse: Pulse) -> None:
+        """Start it, and again when it has ended, until the stage should end."""
+        while not pulse.stopping:
+            if not self.server.running:
+                self._try()
+            for _ in range(PAGE_SECONDS):
+                if pulse.wait(1.0):
+                    break
+
+    def _try(self) -> None:
+        try:
+            self.server.stop()
+            self._say(f"status page: {self.server.start()}")
+            self._health.page_problem = ""
+        except EdgeLslaError as error:
+            if str(error) != self._health.page_problem:
+                log.error("%s", error)
+            self._health.page_problem = str(error)
 
 
 class _Progress:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from field_parts import FIELD_CONFIG
 from typer.testing import CliRunner
 
 ROOT = Path(__file__).parents[2]
@@ -50,16 +51,22 @@ def command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Command:
 
 
 @pytest.fixture
-def process() -> Callable[..., subprocess.Popen[str]]:
-    """Start a verb in a process of its own."""
+def process() -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Start a verb in a process of its own; what still runs at the end is killed."""
+    started: list[subprocess.Popen[str]] = []
 
     def start(*arguments: object, **options: Any) -> subprocess.Popen[str]:
-        return subprocess.Popen(
+        started.append(subprocess.Popen(
             [sys.executable, str(ROOT / "cli.py"), *(str(a) for a in arguments)],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options,
-        )  # fmt: skip
+        ))  # fmt: skip
+        return started[-1]
 
-    return start
+    yield start
+    for one in started:
+        one.kill()
+        if not (one.stdout is None or one.stdout.closed):
+            one.communicate()
 
 
 @pytest.fixture(scope="session")
@@ -72,3 +79,18 @@ def bundle(checkpoint: Path, pictures: Path, tmp_path_factory: pytest.TempPathFa
     result = CliRunner().invoke(cli.app, [str(a) for a in arguments])
     assert result.exit_code == 0, result.output
     return path
+
+
+@pytest.fixture
+def configured(tmp_path: Path, bundle: Path) -> Callable[..., Path]:
+    """Write a configuration with one synthetic camera."""
+
+    def write(frames: int | None = None, more: str = "", regions: str = "full") -> Path:
+        count = "" if frames is None else f"frames = {frames}"
+        path = tmp_path / "field.toml"
+        path.write_text(
+            FIELD_CONFIG.format(data=tmp_path / "data", bundle=bundle, frames=count, more=more, regions=regions)
+        )
+        return path
+
+    return write

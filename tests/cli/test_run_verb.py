@@ -2,121 +2,32 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import re
 import signal
-import sqlite3
-import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
+from field_parts import Start, end, get, health, rows, wait_for, wait_until
 
 from edge_lsla.service.config import read_config
 
 ROOT = Path(__file__).parents[2]
-CONFIG = """
-data = "{data}"
-[model]
-bundle = "{bundle}"
-precision = "fp32"
-threads = 1
-[[cameras]]
-name = "trap-1"
-source = "synthetic"
-[cameras.opening]
-size = [160, 120]
-rate = 30
-{frames}
-[cameras.finding]
-regions = "full"
-min_confidence = 0
-[cameras.finding.track]
-confirm_frames = 2
-[status]
-port = 0
-{more}
-"""
-Start = Callable[..., "subprocess.Popen[str]"]
 
 
-@pytest.fixture
-def configured(tmp_path: Path, bundle: Path) -> Callable[..., Path]:
-    """Write a configuration with one synthetic camera."""
-
-    def write(frames: int | None = None, more: str = "") -> Path:
-        count = "" if frames is None else f"frames = {frames}"
-        path = tmp_path / "field.toml"
-        path.write_text(CONFIG.format(data=tmp_path / "data", bundle=bundle, frames=count, more=more))
-        return path
-
-    return write
-
-
-def rows(data: Path, query: str) -> list[Any]:
-    connection = sqlite3.connect(data / "events.db")
-    try:
-        return connection.execute(query).fetchall()
-    finally:
-        connection.close()
-
-
-def wait_for(process: subprocess.Popen[str], pattern: str) -> re.Match[str]:
-    """Read the service's lines until one has the pattern."""
-    assert process.stdout is not None
-    seen = []
-    for line in process.stdout:
-        seen.append(line)
-        if found := re.search(pattern, line):
-            return found
-    raise AssertionError(f"the service ended: {seen}, {process.stderr.read() if process.stderr else ''}")
-
-
-def wait_until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline, "it never came about"
-        time.sleep(0.05)
-
-
-def get(port: str, path: str) -> tuple[int, bytes]:
-    connection = http.client.HTTPConnection("127.0.0.1", int(port), timeout=20)
-    try:
-        connection.request("GET", path)
-        answer = connection.getresponse()
-        return answer.status, answer.read()
-    finally:
-        connection.close()
-
-
-def end(process: subprocess.Popen[str], number: int) -> tuple[int, float, str]:
-    """Send a signal; return the exit code, the seconds it took, and standard error."""
-    process.send_signal(number)
-    begin = time.monotonic()
-    _, error = process.communicate(timeout=60)
-    return process.returncode, time.monotonic() - begin, error
-
-
-def test_the_shipped_configuration_is_valid() -> None:
+def test_the_shipped_configuration_is_valid(tmp_path: Path) -> None:
     config = read_config(ROOT / "deploy" / "field.toml")
     assert config.cameras[0].finding.regions == "motion"
     text = (ROOT / "deploy" / "field.toml").read_text(encoding="utf-8")
     # What is commented out must be valid too: it is what users take first.
     opened = re.sub(r"^# (\[|[a-z_]+ = )", r"\1", text, flags=re.MULTILINE)
     without_source = opened.replace('source = "0" ', '# source = "0" ')
-    path = ROOT / "deploy" / "field.toml"
     assert opened != text
-    import tomllib
-
-    from edge_lsla.service.config import Config
-
-    whole = Config.model_validate(tomllib.loads(without_source))
+    (tmp_path / "field.toml").write_text(without_source, encoding="utf-8")
+    whole = read_config(tmp_path / "field.toml")
     assert whole.mqtt is not None
     assert whole.webhook is not None
-    assert path.exists()
 
 
 def test_a_recording_is_watched_to_its_end(command: Any, configured: Callable[..., Path], tmp_path: Path) -> None:
@@ -143,15 +54,15 @@ def test_it_shows_itself_and_stops_when_asked(process: Start, configured: Callab
     service = process("run", configured())
     port = wait_for(service, r"http://127\.0\.0\.1:([0-9]+)/")[1]
     wait_until(lambda: get(port, "/live/trap-1.jpg")[0] == 200)
-    wait_until(lambda: json.loads(get(port, "/api/health")[1])["events"] > 0)
-    health = json.loads(get(port, "/api/health")[1])
-    assert health["model"]["slot"] == "a"
-    assert health["cameras"][0]["name"] == "trap-1"
-    assert health["frames"] > 0
-    assert health["overhead_ms"]["p99"] > 0
+    wait_until(lambda: health(port)["events"] > 0)
+    found = health(port)
+    assert found["model"]["slot"] == "a"
+    assert found["cameras"][0]["name"] == "trap-1"
+    assert found["frames"] > 0
+    assert found["overhead_ms"]["p99"] > 0
     recent = json.loads(get(port, "/api/recent")[1])
-    found = recent if isinstance(recent, list) else recent["events"]
-    pictured = next(event for event in found if event["crop"])
+    events = recent if isinstance(recent, list) else recent["events"]
+    pictured = next(event for event in events if event["crop"])
     assert get(port, f"/crops/{pictured['id']}.jpg")[1].startswith(b"\xff\xd8")
     assert b"edge_lsla" in get(port, "/metrics")[1]
     code, seconds, error = end(service, signal.SIGTERM)
