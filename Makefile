@@ -12,7 +12,7 @@ KERNEL_TOOLS := triton==3.6.0 nvidia-cuda-nvcc-cu12==12.6.85 nvidia-cuda-nvcc==1
 LEAN := 10.16.1.11 11.0.0.114 11.4.0.106
 RTX := 1.7.1.116
 
-.PHONY: demo test runtimes gpu-check lint format benchmark benchmark-calibration soak check-old-cpu demo-data demo-model lock clean
+.PHONY: demo test runtimes gpu-check lint format benchmark benchmark-calibration soak field field-losses field-kills field-power-cuts field-broker field-speed field-soak field-counts check-old-cpu demo-data demo-model lock clean
 
 demo: $(READY)  ## Run the main job on the shipped model: checkpoint to INT8 bundle, pictures and a video.
 	$(BIN)/python cli.py demo -o output/demo
@@ -61,6 +61,30 @@ benchmark-calibration: $(READY) demo-data  ## Calibration beside ONNX Runtime's 
 
 soak: $(READY)  ## A minute of `infer camera` on an HTTP stream of this machine: memory, and how new the frames are.
 	$(BIN)/python -m benchmarks.camera_soak
+
+field: field-losses field-kills field-power-cuts field-broker field-speed  ## What the field service survives, and what it costs (20 minutes).
+
+field-losses: $(READY)  ## 100 camera losses in one run.
+	$(BIN)/python -m benchmarks.camera_losses 100
+
+field-kills: $(READY)  ## 200 kills while recording.
+	$(BIN)/python -m benchmarks.store_kills 200
+
+field-power-cuts: $(READY)  ## The recorded writes, cut at every point between two fsyncs.
+	$(BIN)/python -m benchmarks.power_cuts
+
+field-broker: $(READY)  ## A broker that is away for 10,000 events (needs mosquitto).
+	$(BIN)/python -m benchmarks.broker_away 10000
+
+field-speed: $(READY) output/demo/pests.lsla  ## Overhead from camera to record, and frames per second beside the bare engine.
+	$(BIN)/python -m benchmarks.field_service overhead
+	$(BIN)/python -m benchmarks.field_service rate
+
+field-soak: $(READY) output/demo/pests.lsla  ## Half an hour of the service: does memory grow?
+	$(BIN)/python -m benchmarks.field_service soak
+
+field-counts: $(READY) output/demo/pests.lsla  ## Counted individuals beside the truth of synthetic scenes.
+	$(BIN)/python -m benchmarks.finding
 
 check-old-cpu: $(READY) output/demo/pests.lsla  ## Self-test on an emulated x86 CPU without VNNI (needs qemu-user).
 	qemu-x86_64 -cpu Haswell $(BIN)/python cli.py selftest output/demo/pests.lsla --precision int8

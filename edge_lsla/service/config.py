@@ -146,13 +146,11 @@ class Config(_Section):
     Attributes:
         data: the folder of everything that the service writes.
         device: this device's name, in topics and exports.
-        place: where it stands, for exports: latitude and longitude in degrees.
         model, cameras, stages, records, mqtt, webhook, forward, status, slots, governor: see their classes.
     """
 
     data: Path
     device: Name = "edge-lsla"
-    place: Optional[tuple[float, float]] = None
     model: ModelConfig = ModelConfig()
     cameras: tuple[CameraConfig, ...] = ()
     stages: Stages = Stages()
@@ -173,13 +171,6 @@ class Config(_Section):
         if len(set(names)) < len(names):
             raise ValueError("two cameras have the same name")
         return cameras
-
-    @field_validator("place")
-    @classmethod
-    def _on_earth(cls, place: tuple[float, float] | None) -> tuple[float, float] | None:
-        if place is not None and not (-90 <= place[0] <= 90 and -180 <= place[1] <= 180):
-            raise ValueError("latitude is -90 to 90 degrees, longitude -180 to 180")
-        return place
 
 
 def read_config(path: Path) -> Config:

@@ -224,18 +224,20 @@ class _Progress:
 
     def __init__(self, eyes: list[Eye]) -> None:
         self._eyes = eyes
-        self._looked = {eye.name: -1 for eye in eyes}
+        self._before = {eye.name: (0, 0) for eye in eyes}
 
     def made(self) -> bool:
-        """Whether each camera's frames are looked at, or there are none to look at."""
-        made = True
+        """Whether of each camera frames were looked at since this last was so, or none came."""
+        now = {}
         for eye in self._eyes:
-            looked = eye.looking.frames + eye.looking.failed
-            idle = eye.looking.ended or not eye.camera.state.watching
-            made = made and (idle or looked != self._looked[eye.name])
-        if made:
-            self._looked = {eye.name: eye.looking.frames + eye.looking.failed for eye in self._eyes}
-        return made
+            state = eye.camera.state
+            now[eye.name] = (state.frames + state.dropped, eye.looking.frames + eye.looking.failed)
+        if any(
+            came > self._before[name][0] and looked == self._before[name][1] for name, (came, looked) in now.items()
+        ):
+            return False
+        self._before = now
+        return True
 
 
 class _Housekeeping:

@@ -13,7 +13,6 @@ CAMERA = '[[cameras]]\nname = "trap-1"\nsource = "synthetic"\n'
 WHOLE = """
 data = "/var/lib/edge-lsla"
 device = "orchard-7"
-place = [47.1, 8.2]
 [model]
 bundle = "pests.lsla"
 precision = "int8"
@@ -59,7 +58,7 @@ def written(folder: Path, text: str) -> Path:
 def test_a_whole_file(tmp_path: Path) -> None:
     config = read_config(written(tmp_path, WHOLE))
     first, second = config.cameras
-    assert (config.device, config.place, config.model.precision) == ("orchard-7", (47.1, 8.2), "int8")
+    assert (config.device, config.model.precision) == ("orchard-7", "int8")
     assert first.opening.size == (640, 480)
     assert first.supervision.reset_commands == (("usbreset", "046d:0825"),)
     assert (first.finding.regions, first.finding.track.lost_seconds) == ("grid", 5.0)
@@ -90,7 +89,6 @@ def test_the_shortest_file(tmp_path: Path) -> None:
         (f'data = "d"\n{CAMERA}{CAMERA}', "two cameras have the same name"),
         (f'data = "d"\n{CAMERA.replace("trap-1", "../x")}', "a name has letters"),
         (f'data = "d"\ndevice = "a/b"\n{CAMERA}', "device: a name has letters"),
-        (f'data = "d"\nplace = [91, 0]\n{CAMERA}', "latitude is -90 to 90"),
         (f'data = "d"\n{CAMERA}[status]\nhost = "0.0.0.0"\n', "open to the network"),
         (f'data = "d"\n{CAMERA}[mqtt]\n', "mqtt.host: field required"),
         (f'data = "d"\n{CAMERA}[mqtt]\nhost = "b"\npassword = "x"\n', "mqtt.password: no such key"),
