@@ -87,6 +87,7 @@ class Health:
             "latency_ms": _percentiles([ms for eye in parts.eyes for ms in list(eye.looking.latencies)]),
             "overhead_ms": _percentiles(list(parts.recording.overheads)),
             "frames": sum(eye.looking.frames for eye in parts.eyes),
+            "failed": sum(eye.looking.failed for eye in parts.eyes),
             "events": parts.recording.events,
             "queues": {"frames": parts.engine.waiting, "events": parts.recording.waiting},
             "deliveries": [

@@ -14,7 +14,7 @@ from edge_lsla.delivery.forwarder import Forwarder
 from edge_lsla.delivery.mqtt import MqttSender
 from edge_lsla.delivery.sender import Sender
 from edge_lsla.delivery.webhook import WebhookSender
-from edge_lsla.errors import EdgeLslaError, UsageError
+from edge_lsla.errors import AccuracyError, EdgeLslaError, UsageError
 from edge_lsla.pipeline.finding import Finding
 from edge_lsla.pipeline.supervision import SupervisedCamera
 from edge_lsla.records.store import Store
@@ -62,13 +62,13 @@ class Parts:
 
 
 def make_folder(folder: Path) -> Path:
-    """Make the data folder where it is absent, readable by its owner alone.
+    """Make the data folder where it is absent.
 
     Raises:
         UsageError: it cannot be made.
     """
     try:
-        folder.mkdir(mode=0o700, exist_ok=True)
+        folder.mkdir(exist_ok=True)
     except OSError as error:
         raise UsageError(f"cannot make the folder ({error.strerror})", folder, "check `data`") from error
     return folder
@@ -88,13 +88,13 @@ def opened_parts(config: Config, first_bundle: Path | None, outcome: Callable[[O
     """
     with contextlib.ExitStack() as stack:
         store = stack.enter_context(Store(make_folder(config.data), config.records))
+        chosen = config.model
+        open_slot = opener(chosen.backend, chosen.precision, chosen.threads, chosen.batch, chosen.rebuild)
         slots = Slots(config.data / MODELS, config.slots)
         if slots.state().active is None:
             if first_bundle is None:
                 raise UsageError("no model is installed, and none is configured", "model.bundle", "name a bundle")
-            slots.install(first_bundle)
-        chosen = config.model
-        open_slot = opener(chosen.backend, chosen.precision, chosen.threads, chosen.batch, chosen.rebuild)
+            slots.install(first_bundle, lambda copy: _self_test(open_slot, copy))
         model = SwitchingModel(slots, open_slot, outcome)
         stack.callback(model.stop)
         parts = Parts(
@@ -153,6 +153,21 @@ def _eye(config: CameraConfig, parts: Parts) -> Eye:
     finding = Finding(config.name, config.finding, threshold(parts.model))
     looking = Looking(camera, finding, parts.engine, parts.recording.put, lambda: parts.clock_state)
     return Eye(camera, looking, finding)
+
+
+def _self_test(open_slot: Callable[[Path], ServedModel], copy: Path) -> None:
+    """Refuse a first model that does not give its recorded numbers here."""
+    model = open_slot(copy)
+    try:
+        test = model.selftest()
+    finally:
+        model.close()
+    if not test.passed:
+        raise AccuracyError(
+            f"logits differ by {test.max_abs_difference:.3g}, more than {test.tolerance:.3g}",
+            copy,
+            "rebuild the bundle on this device, or choose another precision",
+        )
 
 
 def threshold(model: SwitchingModel) -> float:

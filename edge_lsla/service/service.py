@@ -184,7 +184,8 @@ class Service:
             self._record_outcome(self._opened, outcome)
 
     def _record_outcome(self, parts: Parts, outcome: Outcome) -> None:
-        log.warning("model %s: %s: %s", outcome.held.name, outcome.what, outcome.reason)
+        level = logging.INFO if outcome.what in ("switched", "promoted") else logging.WARNING
+        log.log(level, "model %s: %s: %s", outcome.held.name, outcome.what, outcome.reason)
         for eye, camera in zip(parts.eyes, self._config.cameras):
             if camera.finding.min_confidence is None:  # each model has its own
                 eye.finding.min_confidence = threshold(parts.model)

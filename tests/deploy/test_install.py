@@ -1,0 +1,159 @@
+"""The scripts, really run, below a folder that stands for a device."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+DEPLOY = ROOT / "deploy"
+
+
+def sh(*arguments: object, code: int = 0) -> str:
+    done = subprocess.run([str(one) for one in arguments], capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    return next(folder.glob("*.whl"))
+
+
+@pytest.fixture(scope="module")
+def scripts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder as it is shipped."""
+    folder = tmp_path_factory.mktemp("shipped") / "deploy"
+    shutil.copytree(DEPLOY, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def installed(scripts: Path, wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A device's root with the service in it, and what the installer said; its packages are this environment's."""
+    root = tmp_path_factory.mktemp("device")
+    return root, install(scripts, wheel, root)
+
+
+def install(scripts: Path, wheel: Path, root: Path) -> str:
+    return sh("sh", scripts / "install.sh", "--wheel", wheel, "--python", sys.executable, "--destdir", root, "--extras",
+              "cli", "--", "--no-deps")  # fmt: skip
+
+
+def modes(root: Path) -> dict[str, str]:
+    places = [path for path in (root / "etc").rglob("*") if not path.is_symlink()]
+    return {str(path.relative_to(root)): oct(stat.S_IMODE(path.stat().st_mode)) for path in places}
+
+
+def test_it_installs_all_that_a_device_needs(installed: tuple[Path, str]) -> None:
+    root, said = installed
+    assert "==> done" in said
+    assert {name: mode for name, mode in modes(root).items() if "edge-lsla" in name} == {
+        "etc/edge-lsla": "0o755",
+        "etc/edge-lsla/trusted-keys": "0o755",
+        "etc/edge-lsla/secrets": "0o700",
+        "etc/edge-lsla/secrets/mqtt-password": "0o600",
+        "etc/edge-lsla/secrets/webhook-token": "0o600",
+        "etc/edge-lsla/secrets/status-token": "0o600",
+        "etc/edge-lsla/secrets/camera": "0o600",
+        "etc/edge-lsla/field.toml": "0o640",
+        "etc/systemd/system/edge-lsla.service": "0o644",
+        "etc/systemd/journald.conf.d/edge-lsla.conf": "0o644",
+    }
+    assert re.fullmatch("[0-9a-f]{48}", (root / "etc/edge-lsla/secrets/status-token").read_text())
+    assert (root / "etc/edge-lsla/secrets/mqtt-password").read_text() == ""
+    assert (root / "usr/local/bin/edge-lsla").readlink() == Path("/opt/edge-lsla/bin/edge-lsla")
+    environment = {**os.environ, "PYTHONPATH": next(p for p in sys.path if p.endswith("site-packages"))}
+    command = root / "opt/edge-lsla/bin/edge-lsla"
+    help_text = subprocess.run([command, "--help"], env=environment, capture_output=True, text=True, check=True).stdout
+    assert "infer" in help_text
+
+
+def test_again_it_changes_nothing_and_keeps_what_is_the_operators(
+    installed: tuple[Path, str], scripts: Path, wheel: Path
+) -> None:
+    root, _ = installed
+    config, token = root / "etc/edge-lsla/field.toml", root / "etc/edge-lsla/secrets/status-token"
+    config.write_text("# mine\n")
+    before, drawn = modes(root), token.read_text()
+    said = install(scripts, wheel, root)
+    assert config.read_text() == "# mine\n"
+    assert token.read_text() == drawn
+    assert modes(root) == before
+    assert said.count("is as it should be") == 3
+    assert "left as it is" in said
+    data = root / "var/lib/edge-lsla/records"
+    data.mkdir(parents=True)
+    sh("sh", scripts / "uninstall.sh", "--destdir", root)
+    assert not (root / "opt/edge-lsla").exists()
+    assert not (root / "usr/local/bin/edge-lsla").is_symlink()
+    assert list((root / "etc/systemd").rglob("*.service")) == []
+    assert config.read_text() == "# mine\n"
+    assert data.is_dir()
+    sh("sh", scripts / "uninstall.sh", "--destdir", root, "--purge")
+    assert not data.exists()
+    assert not config.exists()
+
+
+def test_a_dry_run_touches_nothing(scripts: Path, wheel: Path, tmp_path: Path) -> None:
+    said = sh("sh", scripts / "install.sh", "--dry-run", "--wheel", wheel, "--python", sys.executable)
+    assert "would run: systemctl enable edge-lsla" in said
+    assert "would run: useradd" in said or "user edge-lsla\n    it is there already" in said
+    assert not Path("/opt/edge-lsla").exists()
+    sh("sh", scripts / "install.sh", "--dry-run", "--wheel", wheel, "--python", sys.executable, "--destdir", tmp_path)
+    said = sh("sh", scripts / "uninstall.sh", "--dry-run", "--purge")
+    assert "would run: systemctl disable --now edge-lsla" in said
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["--no-such"], 2, "unknown option"),
+        (["--wheel"], 2, "needs a value"),
+        (["--wheel", "/nowhere.whl"], 2, "no such wheel"),
+        (["--prefix", "/"], 2, "absolute path"),
+        (["--prefix", "opt"], 2, "absolute path"),
+        (["--destdir", "root"], 2, "absolute path"),
+        (["--python", "no-such-python"], 3, "is missing"),
+    ],
+)
+def test_it_refuses_with_a_sentence(arguments: list[str], code: int, words: str) -> None:
+    assert words in sh("sh", DEPLOY / "install.sh", *arguments, code=code)
+
+
+def test_a_folder_of_somebody_else_is_left_alone(scripts: Path, wheel: Path, tmp_path: Path) -> None:
+    precious = tmp_path / "opt/edge-lsla/precious"
+    precious.mkdir(parents=True)
+    arguments = ["--wheel", wheel, "--python", sys.executable, "--destdir", tmp_path]
+    assert "no environment of Python" in sh("sh", scripts / "install.sh", *arguments, code=1)
+    assert "no environment of edge-lsla" in sh("sh", scripts / "uninstall.sh", "--destdir", tmp_path, code=1)
+    assert precious.is_dir()
+
+
+@pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is not installed")
+def test_the_scripts_are_clean() -> None:
+    sh("shellcheck", *sorted(DEPLOY.glob("*.sh")), DEPLOY / "edge-lsla-field")
+
+
+def test_another_prefix_is_what_the_unit_runs(scripts: Path, wheel: Path, tmp_path: Path) -> None:
+    environment = tmp_path / "srv/pests"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", environment], check=True)
+    (environment / "bin/python").unlink()
+    (environment / "bin/python").symlink_to(shutil.which("true") or "/bin/true")  # its packages are not the point
+    sh("sh", scripts / "install.sh", "--wheel", wheel, "--python", sys.executable, "--destdir", tmp_path, "--prefix",
+       "/srv/pests")  # fmt: skip
+    unit = (tmp_path / "etc/systemd/system/edge-lsla.service").read_text()
+    assert "\nExecStart=/srv/pests/bin/edge-lsla run /etc/edge-lsla/field.toml\n" in unit
+    assert "/srv/pests/bin/edge-lsla" in (tmp_path / "usr/local/bin/edge-lsla-field").read_text()
+    assert "/opt/edge-lsla" not in unit
