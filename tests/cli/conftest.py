@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from field_parts import FIELD_CONFIG
 from typer.testing import CliRunner
 
 ROOT = Path(__file__).parents[2]
@@ -79,18 +78,3 @@ def bundle(checkpoint: Path, pictures: Path, tmp_path_factory: pytest.TempPathFa
     result = CliRunner().invoke(cli.app, [str(a) for a in arguments])
     assert result.exit_code == 0, result.output
     return path
-
-
-@pytest.fixture
-def configured(tmp_path: Path, bundle: Path) -> Callable[..., Path]:
-    """Write a configuration with one synthetic camera."""
-
-    def write(frames: int | None = None, more: str = "", regions: str = "full") -> Path:
-        count = "" if frames is None else f"frames = {frames}"
-        path = tmp_path / "field.toml"
-        path.write_text(
-            FIELD_CONFIG.format(data=tmp_path / "data", bundle=bundle, frames=count, more=more, regions=regions)
-        )
-        return path
-
-    return write

@@ -9,8 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from field_parts import Start, end, get, health, rows, wait_for, wait_until
 
+from benchmarks.mosquitto import PROGRAM, Broker, Subscriber
 from edge_lsla.service.config import read_config
 
 ROOT = Path(__file__).parents[2]
@@ -31,7 +33,7 @@ def test_the_shipped_configuration_is_valid(tmp_path: Path) -> None:
 
 
 def test_a_recording_is_watched_to_its_end(command: Any, configured: Callable[..., Path], tmp_path: Path) -> None:
-    outcome = command("run", configured(frames=60), "--json")
+    outcome = command("run", configured(frames=60))
     assert outcome.code == 0
     summary = outcome.json["summary"]
     assert summary["ended"] == "end of file"
@@ -78,7 +80,7 @@ def test_after_a_kill_it_goes_on(process: Start, command: Any, configured: Calla
     wait_until(lambda: (data / "events.db").exists() and rows(data, "SELECT 1 FROM events WHERE kind = 'arrived'"))
     end(service, signal.SIGKILL)
     before = {track for (track,) in rows(data, "SELECT track FROM events WHERE kind = 'arrived'")}
-    outcome = command("run", configured(frames=30), "--json")
+    outcome = command("run", configured(frames=30))
     assert outcome.code == 0
     assert outcome.json["summary"]["unrecorded"] == 0
     left = [track for (track,) in rows(data, "SELECT track FROM events WHERE kind = 'left'")]
@@ -89,20 +91,20 @@ def test_after_a_kill_it_goes_on(process: Start, command: Any, configured: Calla
 def test_two_services_do_not_share_a_folder(process: Start, command: Any, configured: Callable[..., Path]) -> None:
     service = process("run", configured())
     wait_for(service, "status page")
-    outcome = command("run", configured(frames=5), "--json")
+    outcome = command("run", configured(frames=5))
     assert outcome.code != 0
     assert str(configured().parent / "data") in outcome.json["error"]
     assert end(service, signal.SIGINT)[0] == 0
 
 
 def test_check_starts_nothing(command: Any, configured: Callable[..., Path], tmp_path: Path) -> None:
-    outcome = command("run", configured(), "--check", "--json")
+    outcome = command("run", configured(), "--check")
     assert outcome.code == 0
     assert any(line.startswith("camera trap-1: synthetic") for line in outcome.json["checks"])
     assert not (tmp_path / "data").exists()
     wrong = configured(more='[[cameras]]\nname = "b"\nsource = "/dev/video97"\n[mqtt]\nhost = "b"\nusername = "u"\n'
                             'password_file = "/nowhere"\n')  # fmt: skip
-    outcome = command("run", wrong, "--check", "--json")
+    outcome = command("run", wrong, "--check")
     assert outcome.code == 2
     assert "no such camera: /dev/video97" in outcome.json["error"]
     assert "and 1 more" in outcome.json["error"]
@@ -114,7 +116,29 @@ def test_a_camera_that_is_lost_for_good_ends_the_process(
     damaged = tmp_path / "damaged.mp4"
     damaged.write_bytes(b"no video at all" * 100)
     more = f'[[cameras]]\nname = "b"\nsource = "{damaged}"\n[stages]\nrestarts_per_minute = 1\n'
-    outcome = command("run", configured(more=more), "--json")
+    outcome = command("run", configured(more=more))
     assert outcome.code == 1
     assert "watch b" in outcome.json["error"]
     assert "started anew" in outcome.json["error"]
+
+
+@pytest.mark.broker
+@pytest.mark.skipif(PROGRAM is None, reason="mosquitto is not installed: apt install mosquitto")
+def test_what_is_recorded_arrives_at_the_broker(
+    process: Start, configured: Callable[..., Path], tmp_path: Path
+) -> None:
+    broker = Broker(tmp_path)
+    more = f'[mqtt]\nhost = "127.0.0.1"\nport = {broker.port}\ntls = false\n[forward]\nlongest_wait_seconds = 1\n'
+    with broker, Subscriber(broker.port, "edge-lsla/edge-lsla/trap-1/#") as subscriber:
+        broker.stop()  # and is away while the service starts and records
+        service = process("run", configured(more=more, regions="motion"))
+        port = wait_for(service, r"http://127\.0\.0\.1:([0-9]+)/")[1]
+        wait_until(lambda: health(port)["events"] > 0)
+        wait_until(lambda: any(problem.startswith("mqtt has not taken") for problem in health(port)["problems"]))
+        broker.start()
+        wait_until(lambda: health(port)["deliveries"][0]["delivered"] > 0)
+        assert end(service, signal.SIGTERM)[0] == 0
+        upto = rows(tmp_path / "data", "SELECT upto FROM deliveries WHERE sink = 'mqtt'")[0][0]
+        recorded = {one for (one,) in rows(tmp_path / "data", f"SELECT id FROM events WHERE seq <= {upto}")}
+        assert recorded
+        wait_until(lambda: recorded <= {json.loads(message.payload)["id"] for message in subscriber.messages})
