@@ -79,6 +79,7 @@ field-broker: $(READY)  ## A broker that is away for 10,000 events (needs mosqui
 field-speed: $(READY) output/demo/pests.lsla  ## Overhead from camera to record, and frames per second beside the bare engine.
 	$(BIN)/python -m benchmarks.field_service overhead
 	$(BIN)/python -m benchmarks.field_service rate
+	$(BIN)/python -m benchmarks.store_speed
 
 field-soak: $(READY) output/demo/pests.lsla  ## Half an hour of the service: does memory grow?
 	$(BIN)/python -m benchmarks.field_service soak

@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from edge_lsla.errors import EdgeLslaError
 from edge_lsla.governor.governor import Pace
+from edge_lsla.records.store import Store, StoreState
 from edge_lsla.service.config import Config
 from edge_lsla.service.looking import Seen
 from edge_lsla.service.parts import Eye, Parts
@@ -71,7 +73,7 @@ class Health:
     def health(self) -> dict[str, Any]:
         """Return the figures, JSON-ready; the keys are those of the status page and the metrics."""
         parts = self._parts
-        store = parts.store.state
+        store = _store_state(parts.store)
         cameras = [_camera(eye) for eye in parts.eyes]
         deliveries = [forwarder.state for forwarder in parts.forwarders]
         served = parts.model.model
@@ -133,6 +135,13 @@ class Health:
             found.append("the clock is not synchronised: times may be wrong")
         found += [one for one in (model, self.page_problem) if one]
         return [*found, *self._stages.problems]
+
+
+def _store_state(store: Store) -> StoreState:
+    try:
+        return store.state
+    except EdgeLslaError as error:  # the disk is gone
+        return StoreState(0, 0, 0, 0, (str(error),))
 
 
 def _draw(seen: Seen) -> bytes | None:

@@ -1,0 +1,111 @@
+"""Crops on the disk: one JPEG file an event, in a folder a day (UTC)."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from edge_lsla.errors import UsageError
+from edge_lsla.events import Event
+from edge_lsla.records import durable
+
+FOLDER = "crops"
+BLOCK = 4096  # bytes that the smallest file takes on most disks
+_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_PATH = re.compile(rf"{FOLDER}/\d{{4}}/\d\d/\d\d/[A-Za-z0-9_-]{{1,64}}\.jpg")
+_EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
+
+
+class CropFolder:
+    """The crops below a store's folder; paths are relative to that, with forward slashes."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._known: set[str] = set()  # days whose folders are there, durably
+
+    def place(self, event: Event) -> str:
+        """Return where the event's crop belongs: crops/YYYY/MM/DD/ID.jpg.
+
+        Raises:
+            UsageError: the event's identifier is no file name.
+        """
+        if not _ID.fullmatch(event.id):
+            raise UsageError("an event's identifier has letters, digits, - and _, at most 64", event.id, "report this")
+        try:
+            day = _EPOCH + datetime.timedelta(seconds=event.time)
+        except OverflowError:
+            day = _EPOCH
+        return f"{FOLDER}/{day.year:04}/{day.month:02}/{day.day:02}/{event.id}.jpg"
+
+    def write(self, crops: Sequence[tuple[str, bytes]]) -> dict[str, str]:
+        """Write crops durably; return why, for each that could not be."""
+        failed: dict[str, str] = {}
+        days = set()
+        for place, data in crops:
+            day = day_of(place)
+            try:
+                if day not in self._known:
+                    durable.make_folders(self._root, self._root / day)
+                    self._known.add(day)
+                try:
+                    durable.write_file(self._root / place, data)
+                except FileNotFoundError:  # somebody removed the folder
+                    durable.make_folders(self._root, self._root / day)
+                    durable.write_file(self._root / place, data)
+                days.add(day)
+            except OSError as error:
+                failed[place] = error.strerror or str(error)
+        for day in sorted(days):
+            try:
+                durable.sync_folder(self._root / day)
+            except OSError as error:
+                failed |= {place: error.strerror or str(error) for place, _ in crops if day_of(place) == day}
+        return failed
+
+    def read(self, place: str) -> bytes | None:
+        """Return a crop; None where it is gone or the path is none of ours."""
+        if not _PATH.fullmatch(place):
+            return None
+        try:
+            handle = os.open(self._root / place, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError:
+            return None
+        with os.fdopen(handle, "rb") as file:
+            return file.read()
+
+    def remove(self, places: Sequence[str]) -> None:
+        """Remove crops durably, and the folders that they leave empty."""
+        ours = [place for place in places if _PATH.fullmatch(place)]
+        durable.remove_files(self._root / place for place in ours)
+        for day in sorted({day_of(place) for place in ours}):
+            self._known.discard(day)
+            folder = self._root / day
+            with contextlib.suppress(OSError):  # not empty, mostly
+                while folder != self._root / FOLDER:
+                    folder.rmdir()
+                    folder = folder.parent
+
+    def of_day(self, day: str) -> Iterator[str]:
+        """Yield the paths of all files in a day's folder."""
+        with contextlib.suppress(OSError), os.scandir(self._root / day) as entries:
+            for entry in entries:
+                yield f"{day}/{entry.name}"
+
+    def days(self) -> Iterator[str]:
+        """Yield the folders of all days."""
+        for folder in sorted(self._root.glob(f"{FOLDER}/[0-9]*/[0-9]*/[0-9]*")):
+            yield folder.relative_to(self._root).as_posix()
+
+
+def day_of(place: str) -> str:
+    """Return a crop's folder."""
+    return place.rpartition("/")[0]
+
+
+def on_disk(size: int) -> int:
+    """Return the bytes that a file of `size` takes."""
+    return -(-size // BLOCK) * BLOCK
