@@ -8,7 +8,7 @@ import queue
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -20,6 +20,7 @@ from edge_lsla.service.stages import Pulse
 
 log = logging.getLogger(__name__)
 COMMIT_EVENTS = 64  # most events of one commit
+CROPS_HELD = 200  # 60 MB at the largest
 POLL_SECONDS = 0.2
 RETRY_SECONDS = 2.0
 
@@ -77,7 +78,10 @@ class Recording:
         self.events = 0
 
     def put(self, item: Item) -> None:
-        """Queue an item; never blocks, never drops."""
+        """Queue an item; never blocks, never drops. While many wait, for want of room on the disk, crops are left out."""
+        if isinstance(item, Recorded) and item.crop is not None and self.waiting >= CROPS_HELD:
+            details = {**item.event.details, "crop": None, "crop_missing": "too many events waited for the disk"}
+            item = replace(item, event=replace(item.event, details=details), crop=None)
         self._queue.put(item)
 
     @property

@@ -13,7 +13,7 @@ from edge_lsla.errors import EdgeLslaError
 from edge_lsla.events import Effort, Event, Gap
 from edge_lsla.records.settings import RecordSettings
 from edge_lsla.records.store import Store
-from edge_lsla.service.recording import Recorded, Recording
+from edge_lsla.service.recording import CROPS_HELD, Recorded, Recording
 from edge_lsla.service.stages import Pulse
 
 
@@ -100,3 +100,16 @@ def test_what_cannot_be_written_at_the_end_is_counted(tmp_path: Path) -> None:
             recording.put(Recorded(arrived(number)))
         assert recording.flush(1) == 70
         assert recording.problem
+
+
+def test_memory_is_bounded_while_the_disk_is_full(tmp_path: Path) -> None:
+    with Store(tmp_path, RecordSettings()) as store:
+        recording = Recording(store, 90, lambda: None)
+        crop = np.zeros((8, 8, 3), np.uint8)
+        for number in range(CROPS_HELD + 50):
+            recording.put(Recorded(arrived(number), crop))
+        assert recording.flush(60) == 0
+        events = store.recent(1000)
+    assert len(events) == CROPS_HELD + 50
+    assert sum(event["crop"] is not None for event in events) == CROPS_HELD
+    assert events[0]["details"]["crop_missing"] == "too many events waited for the disk"
