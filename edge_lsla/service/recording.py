@@ -78,7 +78,7 @@ class Recording:
         self.events = 0
 
     def put(self, item: Item) -> None:
-        """Queue an item; never blocks, never drops. While many wait, for want of room on the disk, crops are left out."""
+        """Queue an item; never blocks, never drops. While many wait for the disk, crops are left out."""
         if isinstance(item, Recorded) and item.crop is not None and self.waiting >= CROPS_HELD:
             details = {**item.event.details, "crop": None, "crop_missing": "too many events waited for the disk"}
             item = replace(item, event=replace(item.event, details=details), crop=None)
