@@ -51,7 +51,7 @@ class PageBrowser(Chromium):
         """Open the status page, and wait until the service's answers stand on it."""
         self.visit(address, *WINDOWS[window], scheme)
         self.until(READY)
-        self.until("document.querySelector('#tiles b').textContent !== '\\u2013'")
+        self.until("document.querySelector('#tiles b')?.textContent !== '\\u2013'")
 
     def until(self, expression: str, seconds: float = SECONDS) -> Any:
         """Wait until something is so in the page, and return it."""

@@ -74,13 +74,13 @@ def test_a_service_that_is_gone_is_said_and_found_again(browser: PageBrowser) ->
     view = FieldView()
     with served(view) as port:
         browser.show(f"http://127.0.0.1:{port}/")
-    browser.until("document.querySelector('#state').textContent === 'not reachable'")
+    browser.until("document.querySelector('#state')?.textContent === 'not reachable'")
     said = browser.evaluate("document.querySelector('#lost').textContent")
     assert said.startswith("The service cannot be reached. Its last answer came at ")
     assert said.endswith("What stands below is from before.")
     assert browser.evaluate("!document.querySelector('#lost').hidden && document.querySelector('#problems').hidden")
     with served(view, port=port):
-        browser.until("document.querySelector('#state').textContent === '3 problems'")
+        browser.until("document.querySelector('#state')?.textContent === '3 problems'")
         assert browser.evaluate("document.querySelector('#lost').hidden && !document.body.matches('.stale')")
 
 
@@ -93,7 +93,7 @@ def test_a_service_that_cannot_answer_says_why(browser: PageBrowser) -> None:
 
     with served(Closed()) as port:
         browser.visit(f"http://127.0.0.1:{port}/")
-        browser.until("document.querySelector('#state').textContent === 'not reachable'")
+        browser.until("document.querySelector('#state')?.textContent === 'not reachable'")
         said = browser.evaluate("document.querySelector('#lost').textContent")
         assert "The service cannot say how it is: the store is closed: <b>events.sqlite</b>." in said
 
