@@ -12,7 +12,7 @@ KERNEL_TOOLS := triton==3.6.0 nvidia-cuda-nvcc-cu12==12.6.85 nvidia-cuda-nvcc==1
 LEAN := 10.16.1.11 11.0.0.114 11.4.0.106
 RTX := 1.7.1.116
 
-.PHONY: demo test runtimes gpu-check lint format benchmark benchmark-calibration soak field field-losses field-kills field-power-cuts field-broker field-speed field-soak field-counts check-old-cpu demo-data demo-model lock clean
+.PHONY: demo test test-slow runtimes gpu-check lint format benchmark benchmark-calibration soak field field-losses field-kills field-power-cuts field-broker field-speed field-soak field-counts check-old-cpu demo-data demo-model lock clean
 
 demo: $(READY)  ## Run the main job on the shipped model: checkpoint to INT8 bundle, pictures and a video.
 	$(BIN)/python cli.py demo -o output/demo
@@ -23,6 +23,9 @@ test: $(READY)  ## Lint, type-check and run every test that this machine can.
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadscope
+
+test-slow: $(READY)  ## The tests that take most of a minute each: before a release, or after a change to calibration.
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m slow
 
 runtimes: $(READY)  ## Install the TensorRT runtimes that tests load the plugin into, each in a folder of its own (0.5 GB).
 	@for version in $(LEAN); do $(MAKE) --no-print-directory $(RUNTIMES)/tensorrt-lean-$$version || exit 1; done

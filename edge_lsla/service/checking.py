@@ -47,7 +47,7 @@ def _look(name: str, look: Callable[[], str]) -> Finding:
 
 
 def _folder(folder: Path) -> str:
-    there = folder if folder.exists() else folder.parent
+    there = next(one for one in (folder, *folder.absolute().parents) if one.exists())
     if not there.is_dir():
         raise EdgeLslaError("no such folder", there, "create it")
     if not os.access(there, os.W_OK | os.X_OK):

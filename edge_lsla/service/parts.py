@@ -68,7 +68,7 @@ def make_folder(folder: Path) -> Path:
         UsageError: it cannot be made.
     """
     try:
-        folder.mkdir(exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"cannot make the folder ({error.strerror})", folder, "check `data`") from error
     return folder
