@@ -5,7 +5,12 @@ One of the two files that compose stages. Heavy modules are imported inside the 
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
+
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # while modules are imported there is nothing to tidy up
 
 try:
     import numpy  # noqa: F401  # only looked for
@@ -40,4 +45,6 @@ verb(app, "compare")(compare)
 opening.demo_engine = demo_engine
 
 if __name__ == "__main__":
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     main()

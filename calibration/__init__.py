@@ -20,6 +20,8 @@
 | `histograms` | histograms in bounded memory |
 | `calibrators` | the methods: from a histogram to a range |
 | `ranges_file` | `Ranges`: measured ranges, saved and loaded |
+| `method_choice` | `choose_ranges`: the method that keeps the logits best, tried on a few images |
+| `trial_images` | `TrialImages`: a few images that graphs are tried on |
 | `quantise` | scales, zero points and integer weights in NumPy |
 | `qdq` | `insert_qdq`: a graph with Q/DQ nodes for one backend, and a `QdqReport` |
 | `biases` | `split_biases`: biases as nodes of their own, as ONNX Runtime's integer kernels need them |

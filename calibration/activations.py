@@ -22,12 +22,14 @@ class Activations:
     Args:
         model: float32, one input; functions may remain. It is not changed.
         tensors: names of tensors outside functions.
+        fusions: whether integer kernels may take the place of Q/DQ nodes; without, what the graph says is computed in
+            float, the same on every processor.
 
     Raises:
         GraphError: ONNX Runtime cannot run the graph.
     """
 
-    def __init__(self, model: onnx.ModelProto, tensors: Sequence[str]) -> None:
+    def __init__(self, model: onnx.ModelProto, tensors: Sequence[str], fusions: bool = True) -> None:
         wide = onnx.ModelProto()
         wide.CopyFrom(model)
         self._input = wide.graph.input[0].name
@@ -37,6 +39,8 @@ class Activations:
         self._names = outputs + inner
         options = ort.SessionOptions()
         options.log_severity_level = 4  # errors come as exceptions; standard error belongs to the command line
+        if not fusions:
+            options.add_session_config_entry("session.disable_quant_qdq", "1")
         with _translated():
             self._session = ort.InferenceSession(wide.SerializeToString(), options, providers=["CPUExecutionProvider"])
 

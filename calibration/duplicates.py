@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -24,6 +29,38 @@ def difference_hash(pixels: NDArray[np.uint8]) -> NDArray[np.bool_]:
     grey = np.asarray(small, np.int16)
     brighter: NDArray[np.bool_] = np.greater(grey[:, 1:], grey[:, :-1]).reshape(-1)
     return brighter
+
+
+class Copies:
+    """Tells whether a file is a copy of one of some others, by its bytes; only those of its size are read."""
+
+    def __init__(self, others: Iterable[Path]) -> None:
+        self._by_size: defaultdict[int, list[Path]] = defaultdict(list)
+        self._digests: dict[int, set[str]] = {}
+        for path in others:
+            self._by_size[_size(path)].append(path)
+
+    def __contains__(self, path: Path) -> bool:
+        size = _size(path)
+        if size not in self._by_size:
+            return False
+        if size not in self._digests:
+            self._digests[size] = {_digest(other) for other in self._by_size[size]}
+        return _digest(path) in self._digests[size]
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return -1
+
+
+def _digest(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError:  # then only the very same path is a copy
+        return str(path)
 
 
 class SeenPictures:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,9 @@ class Outcome:
         noise: power of the change of the logits over the power of the logits.
         change: mean |change of logits| over mean |logits|.
         expected_drop: see `expected_drop`, points.
+
+    Raises:
+        UsageError: a number cannot be right.
     """
 
     images: int
@@ -43,6 +47,15 @@ class Outcome:
     noise: float
     change: float
     expected_drop: float
+
+    def __post_init__(self) -> None:
+        counts = (self.images, self.flips, self.flips_to_wrong, self.flips_to_right)
+        measures = (self.noise, self.change, self.expected_drop)
+        whole = all(type(count) is int and 0 <= count <= self.images for count in counts) and self.images > 0
+        if not whole or self.flips_to_wrong + self.flips_to_right > self.flips:
+            raise UsageError("counts cannot be right", "Outcome", "measure again")
+        if not all(type(number) in (int, float) and math.isfinite(number) for number in measures) or self.noise < 0:
+            raise UsageError("measures cannot be right", "Outcome", "measure again")
 
     @property
     def drop(self) -> float:
@@ -69,10 +82,10 @@ class Evaluations:
 
     Attributes:
         reference: logits of float, float32 [N, classes].
-        notice: why a state file was not used; None where it was, or there was none.
+        notice: why a state file was not used, or cannot be written; None where there is nothing to tell.
 
     Raises:
-        DatasetError: no picture. UsageError: labels do not fit, or the state file cannot be written.
+        DatasetError: no picture. UsageError: labels do not fit.
         EdgeLslaError: logits are not finite, where the message says in which layers.
     """
 
@@ -88,8 +101,8 @@ class Evaluations:
         self._evaluate, self._state = evaluate, state
         self._key = {**(key or {}), "layers": " ".join(self.names)}
         self.notice: str | None = None
-        self._known: dict[str, Outcome] = self._load()
         self.reference = self._logits(np.zeros(len(self.names), bool))
+        self._known: dict[str, Outcome] = self._load()
         count, classes = self.reference.shape
         if not count:
             raise DatasetError("no picture to search with", None, "give a folder that holds some")
@@ -111,7 +124,7 @@ class Evaluations:
 
         Raises:
             UsageError: a name is unknown.
-            EdgeLslaError: the logits are not finite, or the state file cannot be written.
+            EdgeLslaError: the logits are not finite.
         """
         name = self._name(int8)
         if name not in self._known:
@@ -148,19 +161,27 @@ class Evaluations:
             other = sorted(name for name in {*key, *self._key} if key.get(name) != self._key.get(name))
             if other:
                 raise UsageError(f"it was made with other {', '.join(other)}", self._state)
-            return {name: Outcome(**values) for name, values in fields["evaluations"].items()}
-        except (EdgeLslaError, AttributeError, KeyError, TypeError) as error:
+            found = {name: Outcome(**values) for name, values in fields["evaluations"].items()}
+            if not all(re.fullmatch("[0-9a-f]+", name) and one.images == self.images for name, one in found.items()):
+                raise UsageError("it is damaged", self._state)
+            return found
+        except (EdgeLslaError, AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
             reason = error.what if isinstance(error, EdgeLslaError) else "it is damaged"
             self.notice = f"the state file {self._state} is ignored and written anew: {reason}"
             return {}
 
     def _save(self) -> None:
+        """Remember what was measured; where that fails, as on a full disk, the search goes on without."""
         if self._state is not None:
             head = {"format": FORMAT, "version": VERSION, "key": self._key}
             lines = [f"  {json.dumps(name)}: {json.dumps(value)}" for name, value in head.items()]
             rows = [f'    "{name}": {json.dumps(dataclasses.asdict(found))}' for name, found in self._known.items()]
             lines.append('  "evaluations": {\n' + ",\n".join(rows) + "\n  }")
-            write_text(self._state, "{\n" + ",\n".join(lines) + "\n}\n")
+            try:
+                write_text(self._state, "{\n" + ",\n".join(lines) + "\n}\n")
+            except EdgeLslaError as error:
+                self.notice = f"an interrupted search will begin anew, for its results cannot be kept: {error}"
+                self._state = None
 
 
 def compare_logits(

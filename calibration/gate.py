@@ -22,7 +22,7 @@ class GateSettings:
     max_drop: float = field(metadata={"help": "points of top-1 that may be lost against float"})
     sure: bool = field(default=False, metadata={"help": "the whole 95 % interval must be within the budget"})
     faster_by: float = field(default=0.02, metadata={"help": "part of the latency that INT8 must save to count"})
-    need_latency: bool = field(default=True, metadata={"help": "refuse INT8 where nobody measured that it is faster"})
+    need_latency: bool = field(default=True, metadata={"help": "refuse INT8 that is not measured to be faster"})
 
     def __post_init__(self) -> None:
         for name, most in (("max_drop", 100), ("faster_by", 1)):
@@ -78,8 +78,9 @@ def judge(
     """Decide which form ships on this device and backend.
 
     A form with INT8 ships if its drop on the gate pictures is within the budget (with `sure`, the whole interval) and
-    it is faster than the fastest form without INT8; of several the fastest, and of those that are as fast, as far as
-    timing can tell (`faster_by`), the one that loses least. Otherwise that form without INT8 ships.
+    it is faster than the fastest form without INT8 (without `need_latency`, a warning says where it is not); of several
+    the fastest, and of those that are as fast, as far as timing can tell (`faster_by`), the one that loses least.
+    Otherwise that form without INT8 ships.
     An interval that reaches beyond the budget is a warning that says how many pictures would settle it.
 
     Args:
@@ -132,8 +133,10 @@ def _accuracy(form: str, paired: Paired, settings: GateSettings, warnings: list[
         finest = f", where one picture is {one:.2f}" if one > budget else ""
         return False, f"{said}, more than the budget of {budget:g}{finest}"
     unsure = paired.too_few(budget) if budget > 0 else None
+    if budget == 0 and paired.high > 0:
+        unsure = f"the true drop may be as much as {paired.high:.2f} points, and a budget of 0 cannot be proven"
     if settings.sure and paired.high > budget:
-        return False, f"{said}, which is not surely within {budget:g}: {unsure or 'a budget of 0 cannot be proven'}"
+        return False, f"{said}, which is not surely within {budget:g}: {unsure}"
     if unsure is not None:
         warnings.append(f"{form}: {unsure}")
     return True, f"{said}, within the budget of {budget:g}"
@@ -153,7 +156,10 @@ def _speed(
         return True, ""
     figures = f"{mine:.2f} ms against {other:.2f} ms of {fallback}"
     if mine > other * (1 - settings.faster_by):
-        return False, f", but it is not faster: {figures}"
+        if settings.need_latency:
+            return False, f", but it is not faster: {figures}"
+        warnings.append(f"{form} is not faster: {figures}")
+        return True, ""
     return True, f", and faster: {figures}"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from calibration.duplicates import SeenPictures, difference_hash
+from calibration.duplicates import Copies, SeenPictures, difference_hash
 from calibration.likeness import BLANK_CONTRAST, Descriptions, describe
-from edge_lsla.data.folders import load_split
+from edge_lsla.data.folders import load_split, splits_of
 from edge_lsla.data.video_frames import find_videos, is_video, read_frames
 from edge_lsla.errors import DatasetError, ImageError, SourceError
 from edge_lsla.preprocessing import Preprocessing, find_pictures, to_pixels
@@ -44,37 +44,49 @@ class CalibrationPictures:
     that cannot be read, that is blank, or that shows the same as one before it is left out, and the next one is taken
     in its place; from a video, none is.
 
+    Args:
+        data: a folder, a data set or a video; or files, in any order.
+        images: how many at most.
+        preprocessing: of the model.
+        split: of a data set.
+        exclude: files that are not taken, nor are copies of them.
+
     Attributes:
         expected: how many pictures will be taken at most.
+        copies: how many were copies of excluded ones, and not these themselves; counted while they are taken.
+        video: whether they are frames of videos.
         left_out: filled while they are taken.
 
     Raises:
-        DatasetError: there is no picture; while they are taken: none is left.
+        DatasetError: there is no picture, or something is wrong with the data set; while they are taken: none is left.
         ImageError: the folder cannot be read.
     """
 
     def __init__(
         self,
-        data: Path,
+        data: Path | Sequence[Path],
         images: int,
         preprocessing: Preprocessing,
         split: str = "train",
         exclude: Collection[Path] = (),
     ) -> None:
         self._data, self._images, self._preprocessing = data, images, preprocessing
+        files = _in_order(data, split) if isinstance(data, Path) else _shuffled(data)
         without = set(exclude)
-        self._files = tuple(path for path in _in_order(data, split) if path not in without)
+        self._files = tuple(path for path in files if path not in without)
+        self._excluded = Copies(without)
+        self.copies = 0
         if not self._files:
             raise DatasetError("no picture is left to calibrate on", data, "give more pictures")
-        self._video = is_video(self._files[0])
-        self.expected = images if self._video else min(images, len(self._files))
+        self.video = is_video(self._files[0])
+        self.expected = images if self.video else min(images, len(self._files))
         self.left_out: list[LeftOut] = []
         self._values: list[tuple[float, ...]] = []
         self._seen = SeenPictures()
 
     def __iter__(self) -> Iterator[NDArray[np.uint8]]:
-        self.left_out, self._values, self._seen = [], [], SeenPictures()
-        for name, found in self._frames() if self._video else self._pictures():
+        self.left_out, self._values, self._seen, self.copies = [], [], SeenPictures(), 0
+        for name, found in self._frames() if self.video else self._pictures():
             if isinstance(found, (ImageError, SourceError)):
                 self.left_out.append(LeftOut("unreadable", str(found)))
                 continue
@@ -84,6 +96,8 @@ class CalibrationPictures:
             if len(self._values) == self._images:
                 return
         if not self._values:
+            if not self.left_out:
+                raise DatasetError("no picture is left to calibrate on", self._data, "give some that do not judge")
             blank = all(one.reason == "blank" for one in self.left_out)
             what = "all pictures to calibrate on are blank" if blank else "no picture to calibrate on can be read"
             first = "".join(one.sentence for one in self.left_out[:1])
@@ -118,7 +132,9 @@ class CalibrationPictures:
 
         with ThreadPoolExecutor(2) as pool:
             for start in range(0, len(self._files), AHEAD):
-                some = self._files[start : start + AHEAD]
+                given = self._files[start : start + AHEAD]
+                some = [path for path in given if path not in self._excluded]
+                self.copies += len(given) - len(some)
                 yield from zip(map(str, some), pool.map(pixels, some))
 
     def _frames(self) -> Iterator[tuple[str, NDArray[np.uint8] | SourceError]]:
@@ -149,6 +165,8 @@ def _in_order(data: Path, split: str) -> tuple[Path, ...]:
         chosen = load_split(data, split)
         labelled = list(zip(chosen.labels, chosen.paths))
     except DatasetError:
+        if splits_of(data):
+            raise
         labelled = [(0, path) for path in find_pictures(data)]
     if not labelled:
         videos = find_videos(data)
@@ -164,6 +182,10 @@ def _in_order(data: Path, split: str) -> tuple[Path, ...]:
     for paths in by_class.values():
         order.shuffle(paths)
     return tuple(_in_turn([by_class[label] for label in sorted(by_class)]))
+
+
+def _shuffled(files: Sequence[Path]) -> tuple[Path, ...]:
+    return tuple(random.Random(SEED).sample(files, len(files)))
 
 
 def _in_turn(classes: Iterable[list[Path]]) -> Iterator[Path]:

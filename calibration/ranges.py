@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from edge_lsla.errors import DatasetError, GraphError, UsageError
 
 __all__ = ["Measured", "Ranges", "collect", "collect_ranges"]
 
+LARGEST_WEIGHT = 1e9  # trained ones are far below 1e4
 FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16, onnx.TensorProto.DOUBLE)
 
 
@@ -35,11 +37,23 @@ class Measured:
         histograms: of every tensor that has a range, by its name, whatever the method.
         peaks: of every layer's activation, by the tensor's name: max |x| of each channel, float32 [C]; channels are
             axis 1 of a Conv's activation and the last axis of a MatMul's or Gemm's.
+        moving: the ranges by "moving", whatever the method.
+        settings: that it was measured with.
     """
 
     ranges: Ranges
     histograms: dict[str, Histogram]
     peaks: dict[str, NDArray[np.float32]]
+    moving: dict[str, tuple[float, float]]
+    settings: CalibrationSettings
+
+    def by(self, method: str, symmetric: bool = False) -> Ranges:
+        """Return the ranges that another method takes from the same pass; `symmetric` matters to "mse" alone."""
+        settings = dataclasses.replace(self.settings, method=method, symmetric=symmetric)
+        ranges = self.moving
+        if method != "moving":
+            ranges = {tensor: range_of(histogram, settings) for tensor, histogram in self.histograms.items()}
+        return dataclasses.replace(self.ranges, method=method, parameters=settings.parameters(), ranges=ranges)
 
 
 def collect_ranges(
@@ -106,16 +120,16 @@ def collect(
                 progress(images)
     if not images:
         raise DatasetError("no calibration images", None, "give a folder or list that holds some")
-    histograms = {tensor: one.histogram.finish() for tensor, one in seen.items()}
-    ranges = Ranges(
-        method=settings.method,
-        parameters=settings.parameters(),
-        images=images,
-        model_sha256=model_sha256(model),
-        data_sha256=digest.hexdigest(),
-        ranges={tensor: one.range(histograms[tensor]) for tensor, one in seen.items()},
+    for one in seen.values():
+        one.end_group()
+    measured = Measured(
+        Ranges(settings.method, images, model_sha256(model), digest.hexdigest(), {}, settings.parameters()),
+        {tensor: one.histogram.finish() for tensor, one in seen.items()},
+        {tensor: seen[tensor].peaks for tensor in channels},
+        {tensor: one.moving.range for tensor, one in seen.items()},
+        settings,
     )
-    return Measured(ranges, histograms, {tensor: seen[tensor].peaks for tensor in channels})
+    return dataclasses.replace(measured, ranges=measured.by(settings.method, settings.symmetric))
 
 
 class _Seen:
@@ -124,8 +138,8 @@ class _Seen:
     def __init__(self, settings: CalibrationSettings, channel_axis: int | None) -> None:
         self.histogram = RunningHistogram(settings.bins)
         self.peaks = np.zeros(1, np.float32)
-        self._settings, self._axis = settings, channel_axis
-        self._moving = MovingRange(settings.step)
+        self.moving = MovingRange(settings.step)
+        self._axis = channel_axis
         self._group: tuple[float, float] | None = None
 
     def add(self, tensor: str, values: NDArray[np.float32]) -> None:
@@ -141,12 +155,8 @@ class _Seen:
 
     def end_group(self) -> None:
         if self._group is not None:
-            self._moving.add(*self._group)
+            self.moving.add(*self._group)
             self._group = None
-
-    def range(self, histogram: Histogram) -> tuple[float, float]:
-        self.end_group()
-        return self._moving.range if self._settings.method == "moving" else range_of(histogram, self._settings)
 
 
 def _extremes(tensor: str, values: NDArray[np.float32]) -> tuple[float, float]:
@@ -161,13 +171,16 @@ def _channel_axes(layers: tuple[Layer, ...]) -> dict[str, int]:
 
 
 def _check_weights(model: onnx.ModelProto, weights: set[str]) -> None:
-    """Refuse NaN in any constant, and infinity in a layer's weight; elsewhere it may be a bound or a mask."""
+    """Refuse NaN in any constant, and infinity or what is no weight in a layer's; elsewhere it may be a bound."""
     for tensor in model.graph.initializer:
         if tensor.data_type not in FLOATS:
             continue
         values = numpy_helper.to_array(tensor)
         if np.isnan(values).any() or (tensor.name in weights and not np.isfinite(values).all()):
             raise GraphError("a weight holds NaN or infinity", tensor.name, "repair the checkpoint")
+        if tensor.name in weights and values.size and (peak := float(np.abs(values).max())) > LARGEST_WEIGHT:
+            what = f"a weight is as large as {peak:.1e}, which is damage"
+            raise GraphError(what, tensor.name, "repair the checkpoint")
 
 
 def _input_shape(model: onnx.ModelProto) -> list[int | None]:

@@ -73,7 +73,8 @@ class Found:
         cost, cost_float, cost_int8: of the assignment, of no layer in INT8, of all, in the unit of `unit`.
         share_int8: which part of the multiply-adds is done in INT8, 0..1.
         steps: the assignments tried, in order.
-        notes: sentences for the user.
+        source: where the costs come from, in words.
+        notes: sentences on what stays in float. warnings: sentences on what is not sure.
         refusal: why no layer could be put in INT8, as a sentence; None where some could.
     """
 
@@ -86,7 +87,9 @@ class Found:
     unit: str
     share_int8: float
     steps: tuple[Step, ...]
+    source: str
     notes: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
     refusal: str | None = None
 
     @property
@@ -111,7 +114,7 @@ class Found:
             "share_int8": round(self.share_int8, 4),
             "ranking": [damage.to_dict() for damage in self.ranking],
             "steps": [vars(step) for step in self.steps],
-            "notes": list(self.notes),
+            "notes": [*self.warnings, *self.notes],
             "refusal": self.refusal,
         }
 
@@ -219,10 +222,10 @@ class _Search:
 
     def report(self, int8: set[str], ranking: tuple[Damage, ...], idle: tuple[str, ...]) -> Found:
         assignment = {name: "int8" if name in int8 else floating for name, floating in self.floats.items()}
-        notes = []
+        notes, warnings = [], []
         one, budget, images = 100 / self.evaluations.images, self.settings.max_drop, self.evaluations.images
         if one > budget:
-            notes.append(
+            warnings.append(
                 f"one of {images} search pictures is {one:.2f} points, more than the budget of {budget:g}: "
                 "no net loss of a picture was allowed, and the expected drop decided"
             )
@@ -250,9 +253,11 @@ class _Search:
             cost_float=self.costs.total(self.floats),
             cost_int8=self.costs.total(dict.fromkeys(assignment, "int8")),
             unit=self.costs.unit,
+            source=self.costs.source,
             share_int8=self.costs.share_int8(assignment),
             steps=tuple(self.steps),
             notes=tuple(notes),
+            warnings=tuple(warnings),
             refusal=refusal,
         )
 

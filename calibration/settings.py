@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 
 from edge_lsla.errors import UsageError
 
-METHODS = ("minmax", "moving", "percentile", "entropy", "mse")
+METHODS = ("minmax", "moving", "percentile", "entropy", "mse")  # the simplest first
+AUTO = "auto"  # in place of a method: the one that keeps the logits best, see `calibration.method_choice`
 BACKENDS = ("tensorrt", "onnxruntime")
 ATTENTIONS = ("float", "int8")
 _PARAMETERS = {"moving": ("group", "step"), "percentile": ("percentile", "bins"), "entropy": ("bins",),
@@ -71,6 +72,15 @@ class QdqSettings:
             raise UsageError(
                 f"{self.backend} has no int8 attention", "attention", "leave it float, or use the backend tensorrt"
             )
+
+
+def check_method(method: str) -> None:
+    """Refuse what is neither a method nor "auto".
+
+    Raises:
+        UsageError: it names what there is.
+    """
+    _one_of("method", method, (AUTO, *METHODS))
 
 
 def _one_of(name: str, value: object, known: tuple[str, ...]) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from edge_lsla.data.folders import SPLITS, PictureSet, load_split
+from calibration.report.wording import plain
+from edge_lsla.data.folders import PictureSet, load_split, splits_of
 from edge_lsla.errors import DatasetError, UsageError
 from edge_lsla.preprocessing import find_pictures
 
@@ -41,12 +42,14 @@ class Divided:
         search, gate: the two sides.
         classes: class names by label; empty without labels.
         notes: sentences on how it was divided and what to beware of.
+        shared: sources of the pictures that judge, of which others are searched with or calibrated on.
     """
 
     search: Side
     gate: Side
     classes: tuple[str, ...]
     notes: tuple[str, ...]
+    shared: frozenset[str] = frozenset()
 
 
 def divide(
@@ -69,18 +72,58 @@ def divide(
         DatasetError: no pictures, only training pictures, other classes than the model's, or too few sources to divide.
         UsageError: see `clusters_of`.
     """
-    present = [name for name in SPLITS if (data / name).is_dir() or (data / f"{name}.txt").is_file()]
-    if present == ["train"]:
+    present = splits_of(data)
+    if present == ("train",):
         raise DatasetError("the data set has only training pictures", data, "add val and test, or give another folder")
     has_classes = labelled and data.is_dir() and any(p.is_dir() and not p.name.startswith(".") for p in data.iterdir())
-    if labelled and {"val", "test"} <= set(present):
-        return _of_two(_load(data, "val", classes), _load(data, "test", classes), pattern)
     if labelled and (present or has_classes):
-        only = "test" if "test" in present else "val"
-        pictures = _load(data, only, classes)
-        where = f"only {only}" if pictures.divided else "no splits"
-        return _of_one(pictures.paths, pictures.labels, pictures.classes, pattern, data, where)
+        if {"val", "test"} <= set(present):
+            found = _of_two(_load(data, "val", classes), _load(data, "test", classes), pattern)
+        else:
+            only = "test" if "test" in present else "val"
+            pictures = _load(data, only, classes)
+            where = f"only {only}" if pictures.divided else "no splits"
+            found = _of_one(pictures.paths, pictures.labels, pictures.classes, pattern, data, where)
+        return beside(found, load_split(data, "train").paths, pattern) if "train" in present else found
     return _of_one(tuple(find_pictures(data)), None, (), pattern, data, "no splits and no classes")
+
+
+def beside(divided: Divided, calibrated: Sequence[Path], pattern: str | None = None) -> Divided:
+    """Note which sources of the pictures that judge are among the files to calibrate on, too.
+
+    Args:
+        divided: a data set.
+        calibrated: files; those that judge do not count.
+        pattern: see `clusters_of`.
+    """
+    shared = _shared(divided.gate.paths, calibrated, pattern)
+    if not shared:
+        return divided
+    note = f"{_name(shared)} both among the pictures that judge and among those to calibrate on"
+    return replace(divided, notes=(*divided.notes, note), shared=divided.shared | shared)
+
+
+def _shared(judging: Sequence[Path], others: Sequence[Path], pattern: str | None) -> frozenset[str]:
+    """Return the sources that both have pictures of, so far as names tell: one picture alone has its folder's name."""
+    left = sorted(set(others) - set(judging))
+    clusters, _ = clusters_of([*judging, *left], pattern)
+    both = set(clusters[: len(judging)]) & set(clusters[len(judging) :])
+    return frozenset(name for name in both if "/" not in name)
+
+
+def _name(shared: frozenset[str]) -> str:
+    first, count = plain(min(shared)), len(shared)
+    return f"1 source, {first}, has pictures" if count == 1 else f"{count} sources, such as {first}, have pictures"
+
+
+def check_pattern(pattern: str | None) -> None:
+    """Refuse a pattern that `clusters_of` could not use.
+
+    Raises:
+        UsageError: it is not a regular expression with one group.
+    """
+    if pattern is not None:
+        _compiled(pattern)
 
 
 def clusters_of(paths: Sequence[Path], pattern: str | None = None) -> tuple[tuple[str, ...], str | None]:
@@ -138,10 +181,9 @@ def _of_two(val: PictureSet, test: PictureSet, pattern: str | None) -> Divided:
         clusters, note = clusters_of(pictures.paths, pattern)
         sides.append(Side(pictures.paths, pictures.labels, clusters))
         notes += [f"{name}: {note}"] if note else []
-    shared = sorted(set(sides[0].clusters) & set(sides[1].clusters))
-    if shared:
-        notes.append(f"{len(shared)} sources have pictures in both val and test, such as {shared[0]}")
-    return Divided(sides[0], sides[1], val.classes, tuple(notes))
+    shared = _shared(test.paths, val.paths, pattern)
+    notes += [f"{_name(shared)} in both val and test"] if shared else []
+    return Divided(sides[0], sides[1], val.classes, tuple(notes), shared)
 
 
 def _of_one(

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 
 
 def main() -> None:
     """Run the field verbs, or say what is missing where only the library was installed."""
+    interruptible = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if interruptible:  # while modules are imported there is nothing to tidy up
+        signal.signal(signal.SIGINT, lambda *_: os._exit(130))
     try:
         import rich  # noqa: F401  # only looked for
         import typer  # noqa: F401  # only looked for
@@ -17,6 +22,8 @@ def main() -> None:
     from edge_lsla.verbs import engine
 
     engine.register(app.app)
+    if interruptible:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     app.main()
 
 

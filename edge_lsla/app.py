@@ -23,11 +23,15 @@ from edge_lsla.verbs.benchmark import benchmark
 from edge_lsla.verbs.bundle import bundle_app
 from edge_lsla.verbs.inspect import inspect
 from edge_lsla.verbs.opening import Backend, Engine, Precision, Rebuild, Threads, opened
+from edge_lsla.verbs.records import records_app
+from edge_lsla.verbs.run import run as run_service
+from edge_lsla.verbs.update import update
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from edge_lsla.pipeline.finding import Finding
     from edge_lsla.pipeline.pictures import PictureResult
     from edge_lsla.pipeline.settings import SourceSettings
     from edge_lsla.pipeline.watch import Sink
@@ -35,15 +39,28 @@ if TYPE_CHECKING:
     from edge_lsla.runner.drift import DriftCounter
     from edge_lsla.runner.model import Model
 
+WALKING = 6  # insects of the synthetic source, where regions are sought
 HELP = "Take a trained ViT-LSLA to the field: build, verify and run bundles."
 app = typer.Typer(help=HELP, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 infer = typer.Typer(help="Name what is in a picture, a folder, a video or before a camera.", no_args_is_help=True)
 app.add_typer(infer, name="infer")
 app.add_typer(bundle_app, name="bundle")
+app.add_typer(records_app, name="records")
 
 Top = Annotated[int, typer.Option(min=1, help="How many classes to name.")]
 Output = Annotated[Optional[Path], typer.Option("--output", "-o", help="Write an annotated copy here.")]
-MinConfidence = Annotated[float, typer.Option(min=0, max=1, help="Below it the label is 'unknown'.")]
+MinConfidence = Annotated[
+    Optional[float],
+    typer.Option(
+        min=0, max=1, help="Below it the label is 'unknown'; default: the bundle's threshold where regions are sought."
+    ),
+]
+Regions = Annotated[
+    str,
+    typer.Option(
+        help="Where insects are: full (the frame), motion (what moves), or grid (tiles). Not full: counts them."
+    ),
+]
 DriftEvery = Annotated[
     Optional[int],
     typer.Option("--drift", min=1, help="Count on every N-th picture whether values leave their INT8 ranges."),
@@ -162,7 +179,8 @@ def infer_video(
     engine: Engine = None,
     output: Annotated[Optional[Path], typer.Option("--output", "-o", help="Write an annotated video (.mp4).")] = None,
     events: Annotated[Optional[Path], typer.Option(help="Write one JSON line a frame.")] = None,
-    min_confidence: MinConfidence = 0.0,
+    min_confidence: MinConfidence = None,
+    regions: Regions = "full",
     batch: Annotated[int, typer.Option(min=1, help="Frames classified at once.")] = 1,
     backend: Backend = "auto",
     precision: Precision = None,
@@ -183,6 +201,7 @@ def infer_video(
             save=output,
             events=events,
             min_confidence=min_confidence,
+            regions=regions,
             batch=batch,
             whole=True,
         )
@@ -207,7 +226,8 @@ def infer_camera(
         Optional[Path], typer.Option(help="Keep a random sample of all frames in this folder, for calibrate --update.")
     ] = None,
     reservoir_size: Annotated[int, typer.Option(min=1, help="Pictures in the sample.")] = 256,
-    min_confidence: MinConfidence = 0.0,
+    min_confidence: MinConfidence = None,
+    regions: Regions = "full",
     backend: Backend = "auto",
     precision: Precision = None,
     threads: Threads = None,
@@ -219,7 +239,10 @@ def infer_camera(
 
     refuse_same([Path(source), *([engine] if engine else [])], [save, events])
     kept = [Reservoir(reservoir, ReservoirSettings(reservoir_size))] if reservoir is not None else []
-    settings = SourceSettings(size=_size(size), rate=rate, read_timeout=timeout, pictures=_synthetic_pictures(source))
+    walking = WALKING if source == "synthetic" and regions != "full" else 0
+    settings = SourceSettings(
+        size=_size(size), rate=rate, read_timeout=timeout, pictures=_synthetic_pictures(source), insects=walking
+    )
     with opened(engine, backend, precision, threads, rebuild=rebuild) as model:
         return watch_source(
             model,
@@ -228,6 +251,7 @@ def infer_camera(
             save=save,
             events=events,
             min_confidence=min_confidence,
+            regions=regions,
             window=window,
             max_frames=max_frames,
             max_seconds=max_seconds,
@@ -264,6 +288,8 @@ def selftest(
 
 verb(app, "benchmark")(benchmark)
 verb(app, "inspect")(inspect)
+verb(app, "run")(run_service)
+verb(app, "update")(update)
 
 
 @verb(app, "doctor")
@@ -327,7 +353,8 @@ def watch_source(
     *,
     save: Path | None = None,
     events: Path | None = None,
-    min_confidence: float = 0.0,
+    min_confidence: float | None = None,
+    regions: str = "full",
     batch: int = 1,
     window: bool = False,
     quiet: bool = False,
@@ -340,7 +367,8 @@ def watch_source(
     """Classify a source's frames and show them in a window or as lines; also into a video and a file of events.
 
     Ctrl-C ends a camera as it should be ended; with `whole`, for recordings, it interrupts: no output is written.
-    With `drift`, drift is counted on every so many frames; `also` are more sinks.
+    With `drift`, drift is counted on every so many frames; `also` are more sinks. `regions` other than "full" are
+    sought and classified, and individuals counted (see `FindingSettings`).
     """
     from edge_lsla.pipeline.signals import stop_on_signals
     from edge_lsla.pipeline.sources import open_source
@@ -350,7 +378,8 @@ def watch_source(
     from edge_lsla.sinks.video import VideoWriter
     from edge_lsla.sinks.window import Window
 
-    limits = WatchSettings(max_frames, max_seconds, min_confidence, batch)
+    limits = WatchSettings(max_frames, max_seconds, min_confidence or 0.0, batch)
+    finding = None if regions == "full" else _finding(spec, regions, min_confidence, model)
     counter = model.drift_counter(drift) if drift else None
 
     def classify(frames: Sequence[NDArray[np.uint8]]) -> tuple[tuple[Prediction, ...], ...]:
@@ -373,11 +402,12 @@ def watch_source(
             sinks.append(VideoWriter(save, source.rate, keep_partial=not whole))
         if events is not None:
             sinks.append(JsonLines(events))
-        report = watch(source, classify, sinks, limits, stop)
+        report = watch(source, classify, sinks, limits, stop, finding)
     most = ", ".join(f"{label} {count}" for label, count in list(report.counts.items())[:5])
     say().print(
         f"{report.frames} frames, {report.dropped} dropped, {report.fps:.1f} frames/s, latency p50 "
-        f"{report.latency_p50_ms:.1f} ms p95 {report.latency_p95_ms:.1f} ms, ended: {report.ended}\n{most}",
+        f"{report.latency_p50_ms:.1f} ms p95 {report.latency_p95_ms:.1f} ms, ended: {report.ended}\n"
+        f"{report.counted}: {most or 'none'}",
     )
     if save is not None and report.frames:
         say().print(f"written: {save}")
@@ -386,6 +416,17 @@ def watch_source(
         what = f"source broke off after {report.frames} frames"
         raise SourceError(what, None, report.ended.removeprefix("broken off: "), details=facts)
     return facts
+
+
+def _finding(source: str, regions: str, min_confidence: float | None, model: Model) -> Finding:
+    from edge_lsla.pipeline.finding import Finding, FindingSettings
+
+    try:
+        return Finding(source, FindingSettings(regions, min_confidence=min_confidence), model.manifest.threshold)
+    except ImportError as error:
+        raise MissingComponentError(
+            "finding insects needs OpenCV and trackers", f"--regions {regions}", "install edge-lsla[service]"
+        ) from error
 
 
 def _say_drift(counter: DriftCounter | None) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import contextlib
 import glob
 import os
 import secrets
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +20,8 @@ def check_output(destination: Path) -> None:
     """Refuse an output that cannot be written, before the work that it is for.
 
     Raises:
-        UsageError: its folder does not exist, or it is a folder, device or pipe.
+        UsageError: its folder does not exist or cannot be written, or it is a folder, device or pipe.
+        EdgeLslaError: the disk is full.
     """
     if destination.is_dir():
         raise UsageError("the output is a folder", destination, "give a file name")
@@ -27,6 +29,14 @@ def check_output(destination: Path) -> None:
         raise UsageError("the output is a device or a pipe", destination, "give a file name")
     if not destination.parent.is_dir():
         raise UsageError("no such folder to write into", destination.parent, "create it first")
+    folder = Path(os.path.realpath(destination)).parent  # a link is kept, and what it points to replaced
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UsageError("no permission to write into the folder", folder, "choose another output")
+    with contextlib.suppress(OSError):  # a file system that does not tell
+        if not shutil.disk_usage(folder).free:
+            raise EdgeLslaError(
+                "cannot write, the disk is full", destination, "free some space or choose another output"
+            )
 
 
 @contextlib.contextmanager

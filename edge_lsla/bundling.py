@@ -235,8 +235,8 @@ def build_bundle(
         artifacts += _artifacts(wanted, typed.graph, backend, precision)
     if gate:
         fidelity["gate"] = gate
-    ranges = graphs.quantiser.ranges if any(precision == "int8" for _, precision in wanted.pairs()) else None
-    digests = dict(source.digests) | ({"calibration": ranges.data_sha256} if ranges else {})
+    quantised = [backend for backend, precision in wanted.pairs() if precision == "int8"]
+    digests = dict(source.digests) | ({"calibration": graphs.quantiser.data_sha256} if quantised else {})
     spread = max(float(reference.std()), 1e-3)
     slack = {"fp32": FP32_SLACK * max(1.0, spread), "fp16": FP16_SLACK * max(1.0, spread), "int8": INT8_SLACK * spread}
     passport = Passport(
@@ -249,8 +249,9 @@ def build_bundle(
         digests=digests,
         precisions=layers,
         fidelity=fidelity,
-        calibration={"method": ranges.method, "images": ranges.images, **counted} if ranges else None,
+        calibration=graphs.quantiser.recorded(quantised) | counted if quantised else None,
         plugin=plugin,
+        abstention=_abstention(graphs, source.description, wanted),
     )
     allowed = {precision: Tolerance(slack[precision]) for _, precision in wanted.pairs()}
     manifest = write_bundle(output, passport, artifacts, GoldenSet(pixels, logits, allowed))
@@ -258,6 +259,26 @@ def build_bundle(
     if engines and (problem := try_to_remember(manifest.sha256(), output)):
         say().print(problem, style="yellow")
     return manifest, fidelity
+
+
+def _abstention(graphs: TypedGraphs, description: Description, wanted: Wanted) -> dict[str, Any] | None:
+    """Return the least confidence of an answer of the preferred artifact, where pictures were held out to choose it."""
+    from edge_lsla.abstention import held_out_abstention
+    from edge_lsla.runner.onnxruntime import OnnxRuntimeRunner
+
+    if wanted.calibrate is None:
+        return None
+    backend, precision = wanted.pairs()[0]
+    typed = graphs.get(backend, precision, wanted.keep(backend)).graph
+    with OnnxRuntimeRunner(typed.SerializeToString(), where=f"{backend} {precision}") as runner:
+        found = held_out_abstention(runner.run, description.labels, description.preprocessing, wanted.calibrate.data)
+    if found is None:
+        return None
+    say().print(
+        f"answers below a confidence of {found.threshold:.4f} had better be unknown: {found.right:.1%} of the "
+        f"{found.coverage:.1%} above it are right on {found.images} pictures of val"
+    )
+    return found.recorded()
 
 
 def describe_plugin() -> dict[str, Any]:

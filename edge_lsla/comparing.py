@@ -6,6 +6,7 @@ Composes stages: it uses `calibration`, which no installed wheel has.
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,8 +72,8 @@ def compare_forms(
     Both get the first's preprocessing. `progress` is told (done, of).
 
     Raises:
-        UsageError: the two differ in image size or number of classes.
-        DatasetError: the folder holds no picture that can be read.
+        UsageError: the two differ in image size or number of classes, or there is no such split.
+        DatasetError: the folder holds no picture that can be read, or something is wrong with the data set.
         InputError, GateError, MissingComponentError: a form cannot be opened; see what opens it.
     """
     from calibration.compare import compare
@@ -86,11 +87,12 @@ def compare_forms(
         sides = opened[0].side(opset), opened[1].side(opset)
         used: list[Path] = []
         skipped: list[ImageError] = []
-        batches = _stream(paths, opened[0].preprocessing, used, skipped)
+        batches = itertools.islice(_stream(paths, opened[0].preprocessing, used, skipped), images)
+        count = min(images, len(paths))
 
         def step(_: int) -> None:
             if progress is not None:
-                progress(len(used) + len(skipped), len(paths))
+                progress(len(used), count)
 
         try:
             comparison = compare(*sides, batches, step, settings)
@@ -111,25 +113,31 @@ def compare_forms(
 
 
 def choose_pictures(data: Path, split: str, images: int) -> tuple[Path, ...]:
-    """Take up to `images` pictures, evenly spread over a split of a data set, or over any folder.
+    """Order the pictures of a split of a data set, or of any folder: first `images`, evenly spread, then the others.
 
     Raises:
-        DatasetError: the folder holds no picture.
+        UsageError: no such split.
+        DatasetError: the folder holds no picture, or something is wrong with the data set.
         ImageError: the folder cannot be read.
     """
-    from edge_lsla.data.folders import load_split
+    from edge_lsla.data.folders import SPLITS, load_split, splits_of
     from edge_lsla.preprocessing import find_pictures
 
     if images < 1:
         raise UsageError("at least one picture is needed", "images", "give 1 or more")
+    if split not in SPLITS:
+        raise UsageError(f"no such split {split!r}", "--split", f"use {', '.join(SPLITS)}")
     try:
         paths = load_split(data, split).paths
     except DatasetError:
+        if splits_of(data):
+            raise
         paths = tuple(find_pictures(data))
     if not paths:
         raise DatasetError("no picture to compare on", data, "give a folder of pictures")
     count = min(images, len(paths))
-    return tuple(paths[number * len(paths) // count] for number in range(count))
+    first = [number * len(paths) // count for number in range(count)]
+    return tuple(paths[number] for number in (*first, *sorted(set(range(len(paths))) - set(first))))
 
 
 def _refuse_unlike(first: OpenedForm, second: OpenedForm) -> None:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from rich.console import Group, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 ROWS = 24
 SHOWN_IMAGES = 5
+UNLIMITED = 10_000  # columns
 
 
 def comparison(result: FormsCompared) -> RenderableType:
@@ -51,7 +52,7 @@ def _layers(found: Comparison) -> RenderableType:
     title = of if len(rows) == len(found.matched) else f"{len(rows)} of {of}, those with the largest rises of error"
     table = Table(title=title, title_justify="left")
     for column in ("layer", "operator", "module"):
-        table.add_column(column, overflow="fold")
+        table.add_column(column, no_wrap=True)
     for column in ("SQNR dB", "rel. error", "max |diff|", "rise"):
         table.add_column(column, justify="right", no_wrap=True)
     parted = found.first_parting and found.first_parting.at
@@ -60,6 +61,8 @@ def _layers(found: Comparison) -> RenderableType:
         numbers = (_number(error.rel_l2), _number(error.max_abs), _number(error.rise) if error.rise > 0 else "")
         style = "red" if error is parted else None
         table.add_row(name, error.op, error.module, _decibels(error), *numbers, style=style)
+    # A name in pieces is no name: on a narrow terminal lines are longer than it is.
+    table.width = Console(width=UNLIMITED).measure(table).maximum
     return table
 
 

@@ -106,10 +106,12 @@ def _open_checkpoint(form: Form, name: str) -> OpenedForm:
 
 def _open_onnx(form: Form, name: str) -> OpenedForm:
     from edge_lsla.description import describe
+    from edge_lsla.sources import check_input_size
     from edge_lsla.surgery.onnx_file import read_onnx
 
     graph = read_onnx(form.path)
     described = describe(graph, form.path, form.labels)
+    check_input_size(graph, form.path, described)
     side = functools.partial(_onnx_side, name, lambda: _runnable(read_onnx(form.path)), form.threads)
     return OpenedForm(
         form,

@@ -5,17 +5,15 @@ Composes calibration, the runners and the console; reports are made of what it r
 
 from __future__ import annotations
 
-import hashlib
-import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from edge_lsla.bundling import Chosen
 from edge_lsla.console import progress, say
 from edge_lsla.errors import AccuracyError, EdgeLslaError, UsageError
-from edge_lsla.gate_pictures import Pictures, first_pictures
+from edge_lsla.gate_evaluations import open_evaluations, tell
+from edge_lsla.gate_pictures import LEAST, Pictures, check_enough, first_pictures, select_pictures
 
 if TYPE_CHECKING:
     import numpy as np
@@ -66,6 +64,7 @@ class FormMeasured:
         precision: of its artifact. keep: layers that are not INT8. graph: typed.
         logits: of the gate pictures, float32 [N, classes]. right: which of them it names rightly, bool [N].
         latency_ms: median of one picture on this device and backend; None where that cannot run here.
+        latency_span: between which two the middle half of its times lay, ms.
         size: of the ONNX file, bytes.
     """
 
@@ -77,6 +76,7 @@ class FormMeasured:
     right: NDArray[np.bool_]
     latency_ms: float | None
     size: int
+    latency_span: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -90,6 +90,7 @@ class Decision:
         found: the search's result; None without one.
         damages: each layer's harm when it alone is INT8, worst first. damage_images: on how many pictures.
         notes: sentences on how pictures were divided.
+        shared: how many of their sources have other pictures that were chosen by.
     """
 
     backend: str
@@ -101,6 +102,7 @@ class Decision:
     damages: tuple[Damage, ...]
     damage_images: int
     notes: tuple[str, ...]
+    shared: int = 0
 
     @property
     def gate(self) -> Side:
@@ -135,15 +137,13 @@ def decide(
 
     Raises:
         AccuracyError: without search, INT8 loses more than the budget and is not forced.
-        DatasetError: no picture can be read.
+        DatasetError: too few pictures are left.
     """
     from calibration.gate import GateSettings, judge
     from calibration.paired import difference
 
-    preprocessing = source.description.preprocessing
-    searched = Pictures(first_pictures(divided.search, budget.search_images if search else RANKED), preprocessing)
-    judged = Pictures(divided.gate, preprocessing)
-    evaluations = _evaluations(graphs, backend, searched)
+    searched, judged = _pictures(source, divided, budget, search)
+    evaluations = open_evaluations(graphs, backend, searched)
     found: Found | None = None
     if search:
         found = _search(graphs, backend, evaluations, budget, searched)
@@ -152,6 +152,7 @@ def decide(
             say().print(found.refusal, style="yellow")
     else:
         damages = _rank(evaluations)
+    tell(evaluations)
     on_gpu = backend != "onnxruntime"
     wanted: dict[str, tuple[str, tuple[str, ...]]] = {"fp32": ("fp32", ())}
     if on_gpu and search:
@@ -164,26 +165,43 @@ def decide(
     if search:
         settings = GateSettings(budget.max_drop, budget.sure)
         verdict = judge(drops, {form.name: form.latency_ms for form in forms}, settings, _forced(budget))
+        verdict = replace(verdict, warnings=(*verdict.warnings, *_as_fast(forms)))
     else:
         verdict = _alone(drops, forms, GateSettings(budget.max_drop, budget.sure, need_latency=False), budget)
-    notes = (*divided.notes, *_unlabelled(judged.side))
+    notes = (*divided.notes, *judged.notes, *_unlabelled(judged.side))
     for line in (*verdict.reasons, *verdict.warnings):
         say().print(f"{backend}: {line}")
     labels = _labels(judged.side, forms[0])
-    return Decision(backend, forms, verdict, judged, labels, found, damages, len(searched), notes)
+    shared = len(divided.shared & set(judged.side.clusters))
+    return Decision(backend, forms, verdict, judged, labels, found, damages, len(searched), notes, shared)
+
+
+def _pictures(source: Source, divided: Divided, budget: Budget, search: bool) -> tuple[Pictures, Pictures]:
+    """Read the pictures to search with and those that judge, and say what is left out of them."""
+    from calibration.duplicates import Copies
+
+    preprocessing, given = source.description.preprocessing, divided.search
+    judging = Copies(divided.gate.paths)
+    search_side = select_pictures(given, [place for place, path in enumerate(given.paths) if path not in judging])
+    if len(search_side) < len(given):
+        copies = len(given) - len(search_side)
+        say().print(f"to search with: left out: {copies} of {len(given)} pictures, which judge", style="yellow")
+    searched = Pictures(first_pictures(search_side, budget.search_images if search else RANKED), preprocessing)
+    judged = Pictures(divided.gate, preprocessing)
+    for what, pictures, least in (("search", searched, 1), ("judge", judged, LEAST)):
+        for note in pictures.notes:
+            say().print(f"to {what} with: {note}", style="yellow")
+        check_enough(what, len(pictures), least)
+    return searched, judged
 
 
 def _alone(
     drops: Mapping[str, Paired], forms: Sequence[FormMeasured], settings: GateSettings, budget: Budget
 ) -> Verdict:
     """Judge INT8 by its accuracy only."""
-    from dataclasses import replace
-
     from calibration.gate import judge
 
-    measured = {form.name: form.latency_ms for form in forms}
-    verdict = judge(drops, dict.fromkeys(measured), settings, _forced(budget))
-    verdict = replace(verdict, latencies=measured)
+    verdict = judge(drops, {form.name: form.latency_ms for form in forms}, settings, _forced(budget))
     if verdict.form != "int8":
         raise AccuracyError(
             "the gate refuses INT8", verdict.reasons[0], "use --precision auto, which mixes precisions, or --force"
@@ -191,51 +209,21 @@ def _alone(
     return verdict
 
 
+def _as_fast(forms: Sequence[FormMeasured]) -> Iterator[str]:
+    """Say which forms with INT8 a second measurement might judge otherwise: times that overlap with float's."""
+    plain = min((form for form in forms if form.precision != "int8"), key=lambda form: form.latency_ms or float("inf"))
+    for form in forms:
+        if form.precision == "int8" and form.latency_span and plain.latency_span:
+            (low, high), (other_low, other_high) = form.latency_span, plain.latency_span
+            if low <= other_high and other_low <= high:
+                yield (
+                    f"{form.name} takes about as long as {plain.name} here ({low:.2f} to {high:.2f} ms against "
+                    f"{other_low:.2f} to {other_high:.2f}, the middle halves): another run may decide otherwise"
+                )
+
+
 def _forced(budget: Budget) -> str | None:
     return "int8" if budget.force else None
-
-
-def _evaluations(graphs: TypedGraphs, backend: str, pictures: Pictures) -> Evaluations:
-    import numpy as np
-
-    from calibration.evaluations import Evaluations
-    from calibration.identity import DataDigest, model_sha256
-    from calibration.settings import QdqSettings
-    from calibration.switches import SwitchedSession
-
-    quantiser = graphs.quantiser
-    settings = QdqSettings(backend="onnxruntime" if backend == "onnxruntime" else "tensorrt")
-    session = SwitchedSession(quantiser.graph, quantiser.ranges, settings)
-    digest = DataDigest()
-    for image in pictures:
-        digest.update(image)
-    key = {
-        "model": model_sha256(quantiser.graph),
-        "ranges": hashlib.sha256(repr(sorted(quantiser.ranges.ranges.items())).encode()).hexdigest(),
-        "settings": repr(settings),
-        "data": digest.hexdigest(),
-        "labels": hashlib.sha256(repr(pictures.side.labels).encode()).hexdigest(),
-    }
-
-    def evaluate(mask: NDArray[np.bool_]) -> NDArray[np.float32]:
-        return np.concatenate([session.logits(image, mask) for image in pictures])
-
-    labels = pictures.side.labels
-    named = None if labels is None else np.array(labels)
-    evaluations = Evaluations(session.names, evaluate, named, _state(key), key)
-    if evaluations.notice:
-        say().print(evaluations.notice, style="yellow")
-    return evaluations
-
-
-def _state(key: Mapping[str, str]) -> Path | None:
-    """Name the file that an interrupted search goes on from; None where the cache cannot be written."""
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edge-lsla" / "search"
-    try:
-        base.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        return None
-    return base / f"{hashlib.sha256(repr(sorted(key.items())).encode()).hexdigest()[:16]}.json"
 
 
 def _search(graphs: TypedGraphs, backend: str, evaluations: Evaluations, budget: Budget, pictures: Pictures) -> Found:
@@ -310,27 +298,29 @@ def _measure(
             graph=made[name].graph,
             logits=logits[name],
             right=logits[name].argmax(axis=1) == labels,
-            latency_ms=latencies[name],
+            latency_ms=latencies[name][1] if latencies else None,
             size=len(files[name]),
+            latency_span=(latencies[name][0], latencies[name][2]) if latencies else None,
         )
         for name, (precision, keep) in wanted.items()
     )
 
 
-def _latencies(files: Mapping[str, bytes], backend: str, image: NDArray[np.float32]) -> dict[str, float | None]:
-    """Return each form's median latency; None on GPUs, whose engines are measured on the device by `benchmark`."""
+def _latencies(files: Mapping[str, bytes], backend: str, image: NDArray[np.float32]) -> dict[str, list[float]]:
+    """Return the quartiles of each form's times; none on GPUs, whose engines are measured there by `benchmark`."""
     import contextlib
     import functools
+    import statistics
 
     from edge_lsla.runner.onnxruntime import OnnxRuntimeRunner
-    from edge_lsla.timing import medians_ms
+    from edge_lsla.timing import times_ms
 
     if backend != "onnxruntime":
-        return dict.fromkeys(files)
+        return {}
     with contextlib.ExitStack() as stack:
         runners = {name: stack.enter_context(OnnxRuntimeRunner(file)) for name, file in files.items()}
         runs = {name: functools.partial(runner.run, image) for name, runner in runners.items()}
-        return dict(medians_ms(runs, REPEATS))
+        return {name: statistics.quantiles(times) for name, times in times_ms(runs, REPEATS).items()}
 
 
 def _drop(difference: Any, first: FormMeasured, second: FormMeasured, side: Side) -> Paired:

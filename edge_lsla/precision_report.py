@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,24 +26,31 @@ CURVE_IMAGES = 16
 CURVE_FORMS = ("int8", "mixed")
 
 
-def write_precision_report(source: Source, quantiser: Quantiser, decision: Decision, path: Path) -> None:
-    """Write the page and its JSON.
+@contextlib.contextmanager
+def precision_reports(
+    source: Source, quantiser: Quantiser, decisions: Mapping[str, Decision], pages: Mapping[str, Path]
+) -> Iterator[None]:
+    """Write each backend's page and its JSON aside, and put them in place once what is done meanwhile is done.
 
     Raises:
-        UsageError: the name does not end in .html.
-        MissingComponentError: matplotlib is absent.
+        UsageError, EdgeLslaError, MissingComponentError: see `calibration.report.write.write_report`.
     """
-    from calibration.report.write import write_report
+    from calibration.report.write import pending_report
 
-    with progress("drawing the report"):
-        write_report(report_data(source, quantiser, decision), path)
-    say().print(f"report: {path}")
+    with contextlib.ExitStack() as stack:
+        for backend, decision in decisions.items():
+            with progress("drawing the report"):
+                stack.enter_context(pending_report(report_data(source, quantiser, decision), pages[backend]))
+        yield
+    for backend in decisions:
+        say().print(f"report: {pages[backend]}")
 
 
 def report_data(source: Source, quantiser: Quantiser, decision: Decision) -> ReportData:
     """Lay a decision out."""
     from calibration.naming import module_names
     from calibration.report.data import LayerDamage, Making, ReportData, SearchStep, Verdict
+    from calibration.report.wording import count
 
     names = module_names(quantiser.graph)
     verdict, found, forms = decision.verdict, decision.found, decision.forms
@@ -64,7 +72,7 @@ def report_data(source: Source, quantiser: Quantiser, decision: Decision) -> Rep
             verdict.forced,
         ),
         forms=tuple(_form(form, decision) for form in forms),
-        measured_on=f"{len(decision.gate)} pictures of {len(set(decision.gate.clusters))} sources",
+        measured_on=f"{count(len(decision.gate), 'picture')} of {count(len(set(decision.gate.clusters)), 'source')}",
         timed_on=f"{decision.backend} on this machine's CPU, one picture at a time, {processor_name()}",
         compared=("fp32", compared.name),
         classes=_classes(decision, compared, source.description.labels),
@@ -191,9 +199,11 @@ def _histograms(quantiser: Quantiser, decision: Decision, names: dict[str, str])
     for damage in decision.damages[:HISTOGRAMS]:
         tensor = activation[damage.layer]
         histogram = quantiser.calibration.measured.histograms[tensor]
-        chosen = quantiser.ranges.ranges[tensor]
+        chosen = quantiser.ranges_for(decision.backend).ranges[tensor]
         layer = names.get(damage.layer, damage.layer)
-        found.append(Shown.of(layer, tensor, histogram.counts.tolist(), histogram.low, histogram.high, chosen))
+        extremes = (histogram.minimum, histogram.maximum)
+        ends = (histogram.low, histogram.high)
+        found.append(Shown.of(layer, tensor, histogram.counts.tolist(), *ends, chosen, extremes=extremes))
     return tuple(found)
 
 
@@ -224,21 +234,41 @@ def _curves(quantiser: Quantiser, decision: Decision, names: dict[str, str]) -> 
 
 
 def _facts(quantiser: Quantiser, decision: Decision) -> tuple[tuple[str, str], ...]:
-    ranges = quantiser.ranges
+    from calibration.naming import module_names
+    from calibration.report.wording import title
+
+    ranges = quantiser.ranges_for(decision.backend)
     facts = [
         ("backend", decision.backend),
         ("ranges", f"{ranges.method}, {ranges.images} pictures"),
+        *([("ranges chosen by", f"logits: {ranges.chosen}")] if ranges.chosen else []),
         ("layers ranked on", f"{decision.damage_images} pictures"),
-        ("judged on", f"{len(decision.gate)} pictures that nothing was chosen by"),
+        ("judged on", _judged(decision)),
     ]
     facts += [("pictures", note) for note in decision.notes]
+    times = [
+        f"{title(form.name)} {form.latency_span[0]:.2f} to {form.latency_span[1]:.2f} ms"
+        for form in decision.forms
+        if form.latency_span
+    ]
+    if times:
+        facts.append(("middle half of the times", ", ".join(times)))
     if decision.found is not None:
-        facts.append(("cost of a layer", decision.found.unit))
+        facts.append(("cost of a layer", f"counted in {decision.found.unit}: {decision.found.source}"))
+        names = module_names(quantiser.graph)
+        facts += [("search", _sentence(note, names)) for note in decision.found.notes]
     return tuple(facts)
 
 
+def _judged(decision: Decision) -> str:
+    pictures = f"{len(decision.gate)} pictures"
+    if decision.shared:
+        return f"{pictures}; other pictures of {decision.shared} of their sources were calibrated on or searched with"
+    return f"{pictures} that nothing was chosen by"
+
+
 def _digests(source: Source, quantiser: Quantiser) -> tuple[tuple[str, str], ...]:
-    return (*source.digests.items(), ("calibration pictures", quantiser.ranges.data_sha256))
+    return (*source.digests.items(), ("calibration pictures", quantiser.data_sha256))
 
 
 def _versions() -> tuple[tuple[str, str], ...]:
@@ -249,9 +279,6 @@ def _versions() -> tuple[tuple[str, str], ...]:
 
 
 def _warnings(quantiser: Quantiser, decision: Decision) -> tuple[str, ...]:
-    from calibration.naming import module_names
-
     calibration = quantiser.calibration.warnings if quantiser.calibration else ()
-    searched = decision.found.notes if decision.found else ()
-    names = module_names(quantiser.graph)
-    return tuple(_sentence(line, names) for line in (*decision.verdict.warnings, *calibration, *searched))
+    searched = decision.found.warnings if decision.found else ()
+    return tuple(_sentence(line) for line in (*decision.verdict.warnings, *calibration, *searched))

@@ -19,7 +19,7 @@ from edge_lsla.description import Description
 from edge_lsla.errors import AccuracyError, CompatibilityError, DatasetError, GraphError
 from edge_lsla.gate_pictures import divide_pictures
 from edge_lsla.precision_choice import Budget, Decision, decide
-from edge_lsla.precision_report import write_precision_report
+from edge_lsla.precision_report import precision_reports
 from edge_lsla.quantising import Calibrate, Quantiser
 from edge_lsla.runner.drift import BASELINE
 from edge_lsla.typed_graphs import TypedGraphs
@@ -44,11 +44,13 @@ class Update:
         calibrate: pictures of the field, such as a reservoir, and the method.
         evaluate: labelled pictures that judge; None: some of those of the field do, by agreement with float.
         max_drop: points of top-1, or of agreement, that INT8 may lose.
+        sources: a regular expression that tells a picture's source, see `calibration.splits.clusters_of`.
     """
 
     calibrate: Calibrate
     evaluate: Path | None = None
     max_drop: float = 0.5
+    sources: str | None = None
 
 
 def recalibrate(bundle: Bundle, output: Path, wanted: Update, report: Path) -> tuple[Manifest, dict[str, Any]]:
@@ -86,8 +88,8 @@ def recalibrate(bundle: Bundle, output: Path, wanted: Update, report: Path) -> t
         graph, shares = with_counters(typed.graph, (quantiser.graph, source.graph), calibrate, preprocessing)
         typed, counted = dataclasses.replace(typed, graph=graph), {BASELINE: shares}
     passport = _passport(bundle.manifest, quantiser, typed.layers, counted, figures)
-    manifest = _write(bundle, output, passport, typed.graph, inputs)
-    write_precision_report(source, quantiser, decision, report)
+    with precision_reports(source, quantiser, {BACKEND: decision}, {BACKEND: report}):
+        manifest = _write(bundle, output, passport, typed.graph, inputs)
     return manifest, figures
 
 
@@ -140,13 +142,15 @@ def _refuse_other_int8(bundle: Bundle, source: Source) -> None:
 
 def _divide(source: Source, wanted: Update) -> tuple[Divided, Calibrate]:
     """Return the pictures that judge, and calibration without them."""
-    from calibration.splits import divide
+    from calibration.pictures import choose_pictures
+    from calibration.splits import beside, divide
 
     data = wanted.calibrate.data
     if wanted.evaluate is not None:
-        divided = divide_pictures(wanted.evaluate, source.description.labels, None)
+        divided = divide_pictures(wanted.evaluate, source.description.labels, wanted.sources)
+        divided = beside(divided, choose_pictures(data, wanted.calibrate.images), wanted.sources)
     elif data.is_dir():
-        divided = divide(data, labelled=False)
+        divided = divide(data, pattern=wanted.sources, labelled=False)
     else:
         raise DatasetError("the pictures are no folder that could be divided", data, "give --evaluate too")
     for note in divided.notes:
@@ -193,17 +197,16 @@ def _passport(
 ) -> Passport:
     from edge_lsla.bundle import Passport as New
 
-    ranges = quantiser.ranges
     fields: dict[str, Any] = {name: getattr(manifest, name) for name in New.__dataclass_fields__}
     return New(
         **fields
         | {
             "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "edge_lsla": __version__,
-            "digests": manifest.digests | {"calibration": ranges.data_sha256},
+            "digests": manifest.digests | {"calibration": quantiser.data_sha256},
             "precisions": manifest.precisions | {"int8": layers},
             "fidelity": manifest.fidelity | {"gate": {BACKEND: figures}},
-            "calibration": {"method": ranges.method, "images": ranges.images, **counted},
+            "calibration": quantiser.recorded([BACKEND]) | counted,
         }
     )
 

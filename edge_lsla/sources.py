@@ -77,6 +77,15 @@ def _check_graph(graph: ModelProto, path: Path, description: Description) -> Non
                 f"{path}: node {node.name or 'without a name'}",
                 "give the fused graph with its local functions (fuse without --for-plugin)",
             )
+    check_input_size(graph, path, description)
+
+
+def check_input_size(graph: ModelProto, path: Path, description: Description) -> None:
+    """Refuse a graph that takes pictures of another size than its description says.
+
+    Raises:
+        GraphError: it does.
+    """
     side = description.preprocessing.image_size
     for tensor in graph.graph.input:
         sizes = [size.dim_value for size in tensor.type.tensor_type.shape.dim[2:]]

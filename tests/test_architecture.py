@@ -44,6 +44,7 @@ COMPOSERS = {
     "comparing",
     "comparison_table",
     "forms",
+    "gate_evaluations",
     "gate_pictures",
     "console",
     "counting",

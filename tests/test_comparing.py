@@ -17,7 +17,7 @@ from edge_lsla.bundling import Source, Wanted, build_bundle
 from edge_lsla.comparing import Form, FormsCompared, choose_pictures, compare_forms
 from edge_lsla.comparison_table import comparison
 from edge_lsla.description import attach, find
-from edge_lsla.errors import CheckpointError, DatasetError, ImageError, UsageError
+from edge_lsla.errors import CheckpointError, DatasetError, GraphError, ImageError, UsageError
 from edge_lsla.export.onnx_export import export_onnx
 from edge_lsla.model.checkpoint import open_checkpoint, save_checkpoint
 from edge_lsla.model.config import VitLslaConfig
@@ -102,6 +102,9 @@ def test_checkpoint_and_int8_bundle(checkpoint: Path, bundle: Path, pictures: Pa
     }
     assert 15 < found.comparison.logits.sqnr_db < 60
     assert {error.op for error in found.comparison.matched} >= {"LslaAttention", "input, int8"}
+    narrow = Console(file=io.StringIO(), width=40, soft_wrap=True, markup=False)
+    narrow.print(comparison(found))
+    assert "stages.0.0.attention.query" in narrow.file.getvalue()  # type: ignore[attr-defined]
     fields = json.loads(json.dumps(found.to_dict(), allow_nan=False))
     assert fields["images"] == 6
     assert Path(fields["worst"][0]["path"]).is_file()
@@ -193,7 +196,8 @@ def test_pictures_that_cannot_be_read_are_named_and_left_out(fused: Path, pictur
 
 def test_pictures_are_spread_over_the_split(pictures: Path, tmp_path: Path) -> None:
     chosen = choose_pictures(pictures, "test", 3)
-    assert [path.parent.name for path in chosen] == ["ant", "bee", "lady_beetle"]
+    assert [path.parent.name for path in chosen[:3]] == ["ant", "bee", "lady_beetle"]
+    assert len(set(chosen)) == len(chosen) == 12  # the others stand in for those that cannot be read
     assert len(choose_pictures(pictures, "val", 99)) == 12
     with pytest.raises(DatasetError, match="no picture to compare on"):
         choose_pictures(tmp_path, "test", 3)
@@ -201,6 +205,25 @@ def test_pictures_are_spread_over_the_split(pictures: Path, tmp_path: Path) -> N
         choose_pictures(tmp_path / "absent", "test", 3)
     with pytest.raises(UsageError, match="at least one picture"):
         choose_pictures(pictures, "test", 0)
+    with pytest.raises(UsageError, match=r"no such split 'nope': --split; use train, val, test"):
+        choose_pictures(pictures, "nope", 3)
+    shutil.copytree(pictures / "train", tmp_path / "train")
+    with pytest.raises(DatasetError, match="no folder test"):
+        choose_pictures(tmp_path, "test", 3)
+
+
+def test_others_stand_in_for_pictures_that_cannot_be_read(fused: Path, pictures: Path, tmp_path: Path) -> None:
+    for number, source in enumerate(sorted((pictures / "test").rglob("*.jpg"))[:6]):
+        shutil.copy(source, tmp_path / f"{number}.jpg")
+    (tmp_path / "0.jpg").write_bytes(b"no picture")
+    found = run(fused, fused, tmp_path, images=3)
+    assert (found.comparison.images, len(found.skipped)) == (3, 1)
+
+
+def test_a_graph_of_another_size_than_it_says_is_refused(fused: Path, pictures: Path, tmp_path: Path) -> None:
+    other = changed_description(fused, tmp_path / "other.onnx", preprocessing=Preprocessing(64))
+    with pytest.raises(GraphError, match="takes pictures of 32 x 32 pixels and its description says 64"):
+        run(fused, other, pictures)
 
 
 def test_a_file_that_is_nothing_is_refused(fused: Path, pictures: Path, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from calibration.report.wording import (
     ABSENT,
     count,
     cut,
+    cut_apart,
     megabytes,
     milliseconds,
     number,
@@ -127,7 +128,8 @@ def flips(data: ReportData) -> Element | None:
     return section(
         "flips",
         "Pictures whose answer changed",
-        f"These {count(len(ordered), 'picture')} got another answer in {after} than in {before}. The percentage is how "
+        f"{'This' if len(ordered) == 1 else 'These'} {count(len(ordered), 'picture')} got another answer in {after} "
+        f"than in {before}. The percentage is how "
         "sure the model was. Answers that were close to a tie tip over easily, in both directions; a sure answer that "
         "is lost deserves a look.",
         *parts,
@@ -148,16 +150,18 @@ def _flip_card(flip: Flip, before: str, after: str) -> Element:
         if flip.picture
         else tag("div", class_="blank")
     )
+    names = (flip.truth, flip.before, flip.after)
+    short = dict(zip(names, cut_apart(names, LABEL)))
     answers = [
         tag(
             "div",
             f"{form}: ",
-            tag("span", f"{'✓' if label == flip.truth else '✗'} {cut(label, LABEL)} {_probability(p)}",
+            tag("span", f"{'✓' if label == flip.truth else '✗'} {short[label]} {_probability(p)}",
                 class_="good" if label == flip.truth else "bad"),
         )
         for form, label, p in ((before, flip.before, flip.before_p), (after, flip.after, flip.after_p))
     ]  # fmt: skip
-    truth = tag("div", "truth: ", tag("b", cut(flip.truth, LABEL)))
+    truth = tag("div", "truth: ", tag("b", short[flip.truth]))
     return tag(
         "figure", picture, tag("figcaption", truth, *answers, tag("div", cut(flip.name, 2 * LABEL), class_="name"))
     )

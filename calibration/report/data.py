@@ -162,18 +162,20 @@ class LayerHistogram(Checked):
         high: float,
         chosen: Interval,
         outside: float | None = None,
+        extremes: Interval = (-math.inf, math.inf),
     ) -> LayerHistogram:
         """Make one from a fine histogram: empty ends are cut off, and bins merged to at most 128.
 
         Args:
             outside: part of the values beyond the chosen range; without it, the bins are counted whose middle is.
+            extremes: the least and the largest value, beyond which no bin's middle is sought.
         """
         filled = [index for index, count in enumerate(counts) if count]
         if not filled or not low < high:
             return cls(layer, tensor, (0,), low, high, *chosen, outside=outside or 0.0)
         width = (high - low) / len(counts)
         if outside is None:
-            middles = [low + (index + 0.5) * width for index in range(len(counts))]
+            middles = [min(max(low + (index + 0.5) * width, extremes[0]), extremes[1]) for index in range(len(counts))]
             inside = slice(bisect.bisect_left(middles, chosen[0]), bisect.bisect_right(middles, chosen[1]))
             outside = float(1 - sum(counts[inside]) / sum(counts))
         start, stop = filled[0], filled[-1] + 1

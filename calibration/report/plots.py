@@ -21,6 +21,7 @@ from calibration.report.svg import COLOURS, TEXT, draw
 from calibration.report.wording import (
     count,
     cut,
+    cut_apart,
     megabytes,
     milliseconds,
     noise_percent,
@@ -85,7 +86,7 @@ def class_changes(classes: Sequence[ClassChange]) -> Element:
     """Draw how many pictures of each class were won or lost, in the order given."""
 
     def paint(figure: Figure) -> None:
-        axes = _rows(figure, [cut(entry.label, NAME) for entry in classes])
+        axes = _rows(figure, cut_apart([entry.label for entry in classes], NAME))
         changes = [entry.after - entry.before for entry in classes]
         colours = [COLOURS["good" if change > 0 else "bad"] for change in changes]
         axes.barh(range(len(changes)), changes, color=colours, height=0.62)
@@ -110,7 +111,7 @@ def damages(layers: Sequence[LayerDamage], images: int | None, width: float) -> 
     def paint(figure: Figure) -> None:
         from matplotlib.patches import Patch
 
-        axes = _rows(figure, [cut(entry.layer, NAME) for entry in layers])
+        axes = _rows(figure, cut_apart([entry.layer for entry in layers], NAME))
         axes.barh(range(len(values)), values, color=[COLOURS[_precision(e)] for e in layers], height=0.62)
         for row, (value, entry) in enumerate(zip(values, layers)):
             flips = f", {count(entry.flips, 'flip')}" if entry.flips and not by_flips else ""

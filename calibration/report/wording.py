@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os.path
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 MINUS = "\N{MINUS SIGN}"
 TIMES = "\N{MULTIPLICATION SIGN}"
@@ -26,6 +27,18 @@ def cut(text: str, columns: int) -> str:
         return text
     tail = _fitting(reversed(text), columns // 2)[::-1]
     return f"{_fitting(text, columns - columns // 2 - 1)}…{tail}"
+
+
+def cut_apart(texts: Sequence[str], columns: int) -> list[str]:
+    """Shorten names; of those that would look the same, what they begin with in common is left out instead."""
+    shown = [cut(text, columns) for text in texts]
+    for same in {name for name in shown if shown.count(name) > 1}:
+        places = [place for place, name in enumerate(shown) if name == same]
+        begin = len(os.path.commonprefix([texts[place] for place in places]))  # noqa: RUF071  # of letters, not folders
+        if begin and len({texts[place] for place in places}) > 1:
+            for place, end in zip(places, cut_apart([texts[place][begin:] for place in places], columns - 1)):
+                shown[place] = f"…{end}"
+    return shown
 
 
 def title(form: str) -> str:

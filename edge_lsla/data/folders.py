@@ -7,6 +7,7 @@ import fnmatch
 import hashlib
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from edge_lsla.preprocessing import IMAGE_SUFFIXES, find_pictures
 from edge_lsla.reading import read_text
 
 SPLITS = ("train", "val", "test")
+CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # lone surrogates stand for bytes that are no text
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,11 @@ class PictureSet:
         return hashlib.sha256(json.dumps([self.classes, rows]).encode()).hexdigest()
 
 
+def splits_of(root: Path) -> tuple[str, ...]:
+    """Name the splits that a folder has, as folders or as lists; none: it is not divided, or no data set."""
+    return tuple(name for name in SPLITS if (root / name).is_dir() or (root / f"{name}.txt").is_file())
+
+
 def load_split(root: Path, split: str) -> PictureSet:
     """Read one split of a data set.
 
@@ -100,6 +107,7 @@ def _folder_per_class(folder: Path, root: Path) -> PictureSet:
     if not names:
         raise DatasetError("no folder per class found", folder, "make one folder for each class, or use IP102's layout")
     classes = tuple(name.replace("_", " ") for name in names)
+    _check_names(classes, folder)
     listed = root / "classes.txt"
     if listed.is_file():
         classes = read_classes(listed)
@@ -132,7 +140,15 @@ def read_classes(path: Path) -> tuple[str, ...]:
         lines = [m[2].strip() for m in numbered if m]
     if not lines or len(set(lines)) != len(lines):
         raise DatasetError("class list is empty or names a class twice", path, "correct it")
+    _check_names(lines, path)
     return tuple(lines)
+
+
+def _check_names(names: Iterable[str], where: Path) -> None:
+    """Refuse names that no bundle could hold."""
+    for name in names:
+        if CONTROL.search(name):
+            raise DatasetError(f"class name {name!a} has a control character", where, "rename the class")
 
 
 def _ip102(root: Path, split: str) -> PictureSet:

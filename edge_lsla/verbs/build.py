@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from edge_lsla.atomic import check_output
 from edge_lsla.console import say
 from edge_lsla.engine_cache import EngineOptions
 from edge_lsla.errors import UsageError
@@ -53,7 +52,7 @@ def build_engine(
     level: Level = 3,
     attention: Annotated[str, typer.Option(help="On GPUs: auto, plugin, function or split.")] = "auto",
     data: Data = None,
-    method: Method = "minmax",
+    method: Method = "auto",
     images: Images = 256,
     migrate: Migrate = True,
     correct_biases: CorrectBiases = False,
@@ -92,9 +91,11 @@ def build_engine(
         )  # fmt: skip
         return add_engines_to(source, output, backend, precision, target, options)
     from calibration.pictures import choose_pictures
-    from calibration.settings import CalibrationSettings
+    from calibration.settings import check_method
     from edge_lsla.bundling import Wanted, build_bundle
+    from edge_lsla.gate_pictures import divide_pictures
     from edge_lsla.precision_choice import Budget
+    from edge_lsla.precision_report import precision_reports
     from edge_lsla.quantising import Calibrate
 
     auto = precision == "auto"
@@ -114,9 +115,11 @@ def build_engine(
     budget = Budget(0.5 if max_drop is None else max_drop, sure, force, sources, search_images)
     pages = _pages(output, report, wanted.backends) if gated else {}
     _check_parts(wanted, options)
-    CalibrationSettings(method=method)
+    check_method(method)
     if data is not None:
         choose_pictures(data, images)  # what is wrong with the data is said before the work
+        if gated:
+            divide_pictures(data, None, sources)
     if "int8" not in wanted.precisions:
         if gated:
             raise UsageError("a gate judges INT8", "--precision", "add int8, or let it be auto")
@@ -134,8 +137,8 @@ def build_engine(
         if auto:
             wanted = dataclasses.replace(wanted, chosen={name: one.chosen for name, one in decisions.items()})
         verdicts = {name: one.to_dict() for name, one in decisions.items()}
-        manifest, fidelity = build_bundle(read, output, wanted, graphs, verdicts)
-        _write_reports(read, graphs, decisions, pages)
+        with precision_reports(read, graphs.quantiser, decisions, pages):
+            manifest, fidelity = build_bundle(read, output, wanted, graphs, verdicts)
         result = {"gate": verdicts, "report": str(next(iter(pages.values())))}
     size = output.stat().st_size
     say().print(f"{output}: {', '.join(one.name for one in manifest.artifacts)}, {size / 1e6:.2f} MB")
@@ -151,6 +154,7 @@ def build_engine(
         ],
         "bytes": size,
         "fidelity": fidelity,
+        "calibration": manifest.calibration,
         **result,
     }
 
@@ -217,20 +221,13 @@ def _check_parts(wanted: Wanted, options: EngineOptions) -> None:
 
 def _pages(output: Path, report: Path | None, backends: tuple[str, ...]) -> dict[str, Path]:
     """Name a report for each backend, the first one's as the user says."""
+    from calibration.report.write import check_report
+
     first = report or output.with_suffix(".report.html")
-    if first.suffix.lower() not in (".html", ".htm"):
-        raise UsageError("a report is an HTML file", first, "give a name that ends in .html")
     pages = {name: first if name == backends[0] else first.with_suffix(f".{name}.html") for name in backends}
     for page in pages.values():
-        check_output(page)
+        check_report(page)
     return pages
-
-
-def _write_reports(source: Source, graphs: TypedGraphs, decisions: dict[str, Decision], pages: dict[str, Path]) -> None:
-    from edge_lsla.precision_report import write_precision_report
-
-    for backend, decision in decisions.items():
-        write_precision_report(source, graphs.quantiser, decision, pages[backend])
 
 
 def _backends(text: str, target: str | None) -> tuple[str, ...]:

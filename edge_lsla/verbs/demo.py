@@ -118,7 +118,7 @@ def _build_demo(bundle: Path, page: Path | None = None) -> None:
     """Build the demo bundle; with `page`, judge it on pictures of an artist it never saw, and write the report."""
     from edge_lsla.bundling import Wanted, build_bundle, open_graphs
     from edge_lsla.precision_choice import Budget, decide
-    from edge_lsla.precision_report import write_precision_report
+    from edge_lsla.precision_report import precision_reports
     from edge_lsla.quantising import Calibrate
     from edge_lsla.sources import read_source
 
@@ -129,8 +129,8 @@ def _build_demo(bundle: Path, page: Path | None = None) -> None:
         return
     graphs = open_graphs(source, wanted)
     decision = decide(source, graphs, "onnxruntime", _demo_pictures(), Budget(DEMO_BUDGET), search=False)
-    build_bundle(source, bundle, wanted, graphs, {"onnxruntime": decision.to_dict()})
-    write_precision_report(source, graphs.quantiser, decision, page)
+    with precision_reports(source, graphs.quantiser, {"onnxruntime": decision}, {"onnxruntime": page}):
+        build_bundle(source, bundle, wanted, graphs, {"onnxruntime": decision.to_dict()})
 
 
 def _demo_pictures() -> Divided:

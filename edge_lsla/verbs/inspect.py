@@ -31,7 +31,9 @@ def inspect(
     backend: Annotated[str, typer.Option(help="auto (all artifacts), tensorrt, tensorrt-rtx or onnxruntime.")] = "auto",
     precision: Annotated[Optional[str], typer.Option(help="fp32, fp16 or int8; default: all.")] = None,
     repeats: Annotated[int, typer.Option(min=1, max=1000, help="Inferences to measure, for --profile.")] = 20,
-    threads: Annotated[Optional[int], typer.Option(min=1, help="CPU threads, for --profile; default: all cores.")] = None,
+    threads: Annotated[
+        Optional[int], typer.Option(min=1, help="CPU threads, for --profile; default: all cores.")
+    ] = None,
 ) -> dict[str, Any]:
     """Verify a bundle; print its passport, and what its graphs and engines are made of."""
     from edge_lsla import layer_tables

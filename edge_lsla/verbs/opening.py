@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 Engine = Annotated[Optional[Path], typer.Option("--engine", "-e", help="A bundle; default: the demo bundle.")]
 Precision = Annotated[Optional[str], typer.Option(help="fp32, fp16 or int8; default: the bundle's preferred one.")]
 Backend = Annotated[str, typer.Option(help="auto, tensorrt, tensorrt-rtx or onnxruntime.")]
-Threads = Annotated[Optional[int], typer.Option(help="CPU threads of one inference; default: all cores.")]
+Threads = Annotated[Optional[int], typer.Option(min=1, help="CPU threads of one inference; default: all cores.")]
 Rebuild = Annotated[
     bool, typer.Option(help="Build an engine for this device, once, where the bundle has a graph and none that fits.")
 ]

@@ -16,7 +16,13 @@ Labels = Annotated[Optional[Path], typer.Option(help="Class names, one a line; d
 Data = Annotated[
     Optional[Path], typer.Option(help="Pictures: IP102 layout, a folder per class, any folder, or a video.")
 ]
-Method = Annotated[str, typer.Option(help="minmax, moving (average), percentile, entropy or mse.")]
+Method = Annotated[
+    str,
+    typer.Option(
+        help="auto: of the others the one that keeps the logits best on some of the pictures, for each backend, on "
+        "GPUs with corrected biases where they help; or minmax, moving (average), percentile, entropy, mse."
+    ),
+]
 Images = Annotated[int, typer.Option(min=1, help="How many pictures to calibrate on.")]
 Migrate = Annotated[
     bool, typer.Option(help="Move outlier channels from activations into weights where that is exact (SmoothQuant).")

@@ -186,9 +186,10 @@ def test_activations_that_are_not_finite_are_named(method: str) -> None:
 
 
 def test_weights_that_are_not_finite_are_named() -> None:
-    for value in (np.nan, np.inf):
+    for value, what in ((np.nan, "a weight holds NaN or infinity"), (np.inf, "a weight holds NaN or infinity"),
+                        (1e30, r"a weight is as large as 1\.0e\+30, which is damage")):  # fmt: skip
         broken = graph([helper.make_node("MatMul", ["images", "w"], ["logits"])], {"w": np.full((8, 8), value, "f4")})
-        with pytest.raises(GraphError, match="a weight holds NaN or infinity: w; repair the checkpoint"):
+        with pytest.raises(GraphError, match=f"{what}: w; repair the checkpoint"):
             collect_ranges(broken, [np.ones((1, 3, 8, 8), np.float32)], CalibrationSettings())
 
 

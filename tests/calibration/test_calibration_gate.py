@@ -81,6 +81,15 @@ def test_gain_and_a_budget_of_nothing() -> None:
     assert found.passed
     assert "gains 100.00 points" in found.reasons[0]
     assert not judge({"int8": losing(0)}, {"int8": 1.0, "fp32": 2.0}, GateSettings(0, sure=True)).passed
+    unsure = judge({"int8": losing(0)}, {"int8": 1.0, "fp32": 2.0}, GateSettings(0))
+    assert "a budget of 0 cannot be proven" in unsure.warnings[0]
+
+
+def test_without_latency_in_the_verdict_slower_int8_is_warned_of() -> None:
+    settings = GateSettings(0.5, need_latency=False)
+    slower = judge({"int8": losing(0)}, {"int8": 3.0, "fp32": 2.0}, settings)
+    assert (slower.form, slower.warnings) == ("int8", ("int8 is not faster: 3.00 ms against 2.00 ms of fp32",))
+    assert judge({"int8": losing(0)}, {"int8": 1.0, "fp32": 2.0}, settings).warnings == ()
 
 
 @pytest.mark.parametrize("latencies", [{"int8": None, "fp32": 2.0}, {"int8": 1.0, "fp32": None}])

@@ -20,8 +20,10 @@ from calibration.pictures import CalibrationPictures, choose_pictures
 from calibration.qdq import insert_qdq
 from calibration.settings import CalibrationSettings, QdqSettings
 from edge_lsla.data.video_frames import read_frames
+from edge_lsla.description import Description
 from edge_lsla.errors import DatasetError, GraphError, ImageError, UsageError
 from edge_lsla.preprocessing import Preprocessing, normalise, to_pixels
+from edge_lsla.quantising import Calibrate, Quantiser
 
 DEMO = Path(__file__).parents[2] / "demo"
 SMALL = Preprocessing(32)
@@ -219,6 +221,53 @@ def test_golden_pixels_are_the_first_that_are_taken(tmp_path: Path) -> None:
     golden = golden_pixels(SMALL, data, 4)
     np.testing.assert_array_equal(golden, taken(data, 10)[1][:4])
     assert golden_pixels(SMALL, None, 2).shape == (2, 32, 32, 3)
+
+
+def test_a_broken_split_is_told_and_nothing_else_taken(tmp_path: Path) -> None:
+    fill(tmp_path / "train" / "ant", range(2))
+    fill(tmp_path / "test" / "ant", range(10, 12))
+    (tmp_path / "classes.txt").write_text("ant\n")
+    assert len(taken(tmp_path)[1]) == 2
+    fill(tmp_path / "train" / "zebra", range(20, 21))
+    with pytest.raises(DatasetError, match=r"folder 'zebra' is not in classes\.txt"):
+        choose_pictures(tmp_path, 3)
+    shutil.rmtree(tmp_path / "train")
+    with pytest.raises(DatasetError, match="no folder train"):
+        choose_pictures(tmp_path, 3)
+
+
+def test_copies_of_pictures_that_judge_are_not_calibrated_on(tmp_path: Path) -> None:
+    data = fill(tmp_path / "data", range(40))
+    judging = fill(tmp_path / "judging", range(100, 103))
+    for number, path in enumerate(sorted(judging.iterdir())):
+        shutil.copy(path, data / f"copy{number}.png")
+    found = measure_data(
+        model(), SMALL, data, 99, CalibrationSettings(), lambda *_: None, exclude=sorted(judging.iterdir())
+    )
+    assert found.measured.ranges.images == 40
+    assert found.warnings == ("3 pictures are copies of some that judge, and were left out",)
+    by_another_path = [tmp_path / "data" / ".." / "data" / path.name for path in data.iterdir()]
+    with pytest.raises(DatasetError, match="no picture is left to calibrate on"):
+        list(CalibrationPictures(data, 10, SMALL, exclude=by_another_path))
+
+
+def test_darker_pictures_than_those_that_judge_are_told(tmp_path: Path) -> None:
+    fill(tmp_path / "judging", range(100, 140))
+    dark = tmp_path / "dark"
+    dark.mkdir()
+    for seed in range(40):
+        ImageEnhance.Brightness(scene(seed)).enhance(0.33).save(dark / f"{seed}.png")
+    graph, described = model(), Description({"name": "m"}, ("a",), SMALL)
+    judging = tuple(sorted((tmp_path / "judging").iterdir()))
+    calibration = Quantiser(graph, described, Calibrate(dark, "minmax", exclude=judging)).calibration
+    assert calibration is not None
+    assert any("are darker than the evaluation pictures" in warning for warning in calibration.warnings)
+    (tmp_path / "set").mkdir()
+    for name, split in (("dark", "train"), ("judging", "test")):
+        shutil.copytree(tmp_path / name, tmp_path / "set" / split / "ant")
+    calibration = Quantiser(graph, described, Calibrate(tmp_path / "set", "minmax")).calibration
+    assert calibration is not None
+    assert any("are darker than the evaluation pictures" in warning for warning in calibration.warnings)
 
 
 def test_pictures_that_judge_are_not_calibrated_on(tmp_path: Path) -> None:

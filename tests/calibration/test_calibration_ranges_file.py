@@ -12,7 +12,7 @@ import pytest
 from calibration_graphs import classifier
 
 from calibration.identity import model_sha256
-from calibration.ranges_file import Ranges
+from calibration.ranges_file import Chosen, Ranges
 from edge_lsla.errors import RangesError
 
 GOOD = Ranges(
@@ -26,6 +26,9 @@ GOOD = Ranges(
 )
 
 
+CHOSEN = Chosen("tensorrt", 2, {"minmax": 30, "percentile": 31.25}, 32.5)
+
+
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "ranges.json"
@@ -37,6 +40,44 @@ def test_round_trip_and_same_bytes(path: Path, tmp_path: Path) -> None:
     Ranges.load(path).save(tmp_path / "again.json")
     assert path.read_bytes() == (tmp_path / "again.json").read_bytes()
     assert '"images": [-2.0, 0.1]' in path.read_text()  # readable: a tensor a line
+
+
+def test_what_the_method_was_chosen_by_is_kept_where_there_is_such(path: Path) -> None:
+    GOOD.save(path)
+    assert "chosen" not in json.loads(path.read_text())
+    chosen = dataclasses.replace(GOOD, chosen=CHOSEN)
+    chosen.save(path)
+    assert Ranges.load(path) == chosen
+    assert json.loads(path.read_text())["chosen"]["sqnr_db"] == {"minmax": 30, "percentile": 31.25}
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("backend", "cuda"),
+        ("backend", None),
+        ("images", 0),
+        ("images", True),
+        ("sqnr_db", []),
+        ("sqnr_db", {"minmax": 30}),
+        ("sqnr_db", {"minmax": "30", "percentile": 31}),
+        ("sqnr_db", {"guess": 30, "percentile": 31}),
+        ("corrected_db", "32"),
+        ("corrected_db", ""),
+        ("corrected_db", True),
+        ("luck", 7),
+    ],
+)
+def test_an_impossible_choice_is_refused(path: Path, field: str, value: Any) -> None:
+    dataclasses.replace(GOOD, chosen=CHOSEN).save(path)
+    fields = json.loads(path.read_text())
+    path.write_text(json.dumps({**fields, "chosen": {**fields["chosen"], field: value}}))
+    with pytest.raises(RangesError, match="chosen"):
+        Ranges.load(path)
+    for other in (None, [], "mse", {"backend": "tensorrt"}):
+        path.write_text(json.dumps({**fields, "chosen": other}))
+        with pytest.raises(RangesError, match="chosen"):
+            Ranges.load(path)
 
 
 def test_every_truncation_is_refused(path: Path) -> None:
@@ -87,7 +128,18 @@ def test_wrong_fields_are_named(path: Path, field: str, value: Any) -> None:
 
 @pytest.mark.parametrize(
     "pair",
-    ["[NaN, 1]", "[0, Infinity]", "[0, 1e999]", "[2, 1]", "[1]", "[0, 1, 2]", '["0", 1]', "[true, 1]", "[0, null]"],
+    [
+        "[NaN, 1]",
+        "[0, Infinity]",
+        "[0, 1e999]",
+        "[-1e308, 1e308]",
+        "[2, 1]",
+        "[1]",
+        "[0, 1, 2]",
+        '["0", 1]',
+        "[true, 1]",
+        "[0, null]",
+    ],
 )
 def test_impossible_ranges_are_refused(path: Path, pair: str) -> None:
     GOOD.save(path)
@@ -117,8 +169,11 @@ def test_binary_and_missing_files_and_extra_fields_are_refused(path: Path) -> No
 
 def test_ranges_of_another_model_are_refused() -> None:
     model = classifier()
-    ranges = dataclasses.replace(GOOD, model_sha256=model_sha256(model))
+    ranges = dataclasses.replace(GOOD, model_sha256=model_sha256(model), ranges={"images": (-1.0, 1.0)})
     ranges.check(model)
+    ranges.check_tensors(model)
+    with pytest.raises(RangesError, match="range of a tensor that the model has not: nowhere"):
+        dataclasses.replace(ranges, ranges={**ranges.ranges, "nowhere": (0.0, 1.0)}).check_tensors(model)
     other = classifier()
     values = bytearray(other.graph.initializer[0].raw_data)
     values[3] ^= 1
@@ -129,7 +184,7 @@ def test_ranges_of_another_model_are_refused() -> None:
 
 def test_ranges_of_other_data_are_refused() -> None:
     model = classifier()
-    ranges = dataclasses.replace(GOOD, model_sha256=model_sha256(model))
+    ranges = dataclasses.replace(GOOD, model_sha256=model_sha256(model), ranges={"images": (-1.0, 1.0)})
     ranges.check(model, "b" * 64)
     with pytest.raises(RangesError, match="other data, measured on bbbbbbbbbbbb, this is cccccccccccc: data_sha256"):
         ranges.check(model, "c" * 64)

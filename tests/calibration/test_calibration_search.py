@@ -167,8 +167,10 @@ def test_a_budget_that_no_layer_meets_is_said() -> None:
 
 
 def test_a_budget_below_one_picture_is_said() -> None:
-    assert any("one of 300 search pictures is 0.33 points, more than the budget of 0.2" in n for n in find(0.2).notes)
-    assert not any("one of 300" in note for note in find(0.5).notes)
+    assert any(
+        "one of 300 search pictures is 0.33 points, more than the budget of 0.2" in n for n in find(0.2).warnings
+    )
+    assert not find(0.5).warnings
 
 
 def test_without_labels_every_flip_is_a_loss() -> None:
@@ -218,7 +220,29 @@ def test_stale_and_damaged_state_is_ignored_with_a_sentence(tmp_path: Path) -> N
         assert damaged.notice is not None
         assert "is ignored" in damaged.notice
     damaged.measure(NAMES)
+    whole = json.loads(state.read_text())
+    for values in ({"images": 0}, {"images": "7"}, {"images": 1}, {"noise": -1.0}, {"flips": -3},
+                   {"flips_to_wrong": 1e9}, {"noise": "x"}, {"change": None}, {"expected_drop": True},
+                   {"more": 1}):  # fmt: skip
+        fields = json.loads(json.dumps(whole))
+        next(iter(fields["evaluations"].values())).update(values)
+        state.write_text(json.dumps(fields))
+        damaged = evaluations(Bench(), state=state, key=key)
+        assert damaged.notice is not None, values
+        assert not damaged.known(NAMES)
+    damaged.measure(NAMES)
     assert evaluations(Bench(), state=state, key=key).known(NAMES)
+
+
+def test_a_state_that_cannot_be_kept_does_not_stop_the_search(tmp_path: Path) -> None:
+    bench = evaluations(Bench(), state=tmp_path / "absent" / "state.json")
+    assert bench.notice is None
+    outcome = bench.measure(NAMES)
+    assert bench.notice is not None
+    assert "results cannot be kept" in bench.notice
+    bench.notice = None
+    assert bench.measure(NAMES[:2]) != outcome
+    assert bench.notice is None  # told once
 
 
 def test_wrong_input_is_refused() -> None:

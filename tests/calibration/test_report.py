@@ -34,8 +34,8 @@ from calibration.report.data import (
 from calibration.report.layers import choose_histograms
 from calibration.report.page import render
 from calibration.report.pictures import SIDE, data_uri, thumbnail
-from calibration.report.wording import cut, number, plain, short, small_share
-from calibration.report.write import read_report, to_json, write_report
+from calibration.report.wording import cut, cut_apart, number, plain, short, small_share
+from calibration.report.write import check_report, pending_report, read_report, to_json, write_report
 from edge_lsla.errors import EdgeLslaError, UsageError
 
 ROOT = Path(__file__).parents[2]
@@ -215,6 +215,20 @@ def test_json_keeps_hostile_names(name: str, tmp_path: Path) -> None:
     assert read_report(tmp_path / "report.json") == data
 
 
+def test_a_pending_report_comes_with_what_is_done_meanwhile_or_not_at_all(tmp_path: Path) -> None:
+    data = ReportData("m", Verdict(("Yes.",)))
+    with pytest.raises(KeyError), pending_report(data, tmp_path / "r.html"):
+        raise KeyError("the bundle")
+    assert list(tmp_path.iterdir()) == []
+    with pending_report(data, tmp_path / "r.html"):
+        assert not (tmp_path / "r.html").exists()
+    assert read_report(tmp_path / "r.json") == data
+    check_report(tmp_path / "r.html")  # its own may be replaced
+    (tmp_path / "r.json").write_text('{"mine": 1}')
+    with pytest.raises(UsageError, match=r"would overwrite another file: .*r\.json"):
+        check_report(tmp_path / "r.html")
+
+
 @pytest.mark.parametrize(("path", "message"), [("r.json", "ends in .html"), ("none/r.html", "no such folder")])
 def test_write_report_refuses_a_wrong_path(path: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=message):
@@ -309,6 +323,15 @@ def test_a_histogram_is_cut_to_its_values_and_merged() -> None:
     assert found.outside == pytest.approx(248 / 400)
 
 
+def test_no_value_is_outside_a_range_from_end_to_end() -> None:
+    counts = [0] * 64
+    counts[3], counts[40] = 5, 7  # from -7.25 to -7, of which -7.05 is the least; from 2 to 2.25, 2.01 the largest
+    options = ("layer", "tensor", counts, -8.0, 8.0)
+    assert LayerHistogram.of(*options, (-7.05, 2.01), extremes=(-7.05, 2.01)).outside == 0
+    assert LayerHistogram.of(*options, (-7.05, 1.9), extremes=(-7.05, 2.01)).outside == pytest.approx(7 / 12)
+    assert LayerHistogram.of(*options, (-7.05, 2.01)).outside > 0
+
+
 def test_an_empty_histogram_can_be_drawn() -> None:
     found = LayerHistogram.of("layer", "tensor", [0] * 16, 0.0, 0.0, (0.0, 0.0))
     assert Page(render(ReportData("m", Verdict(("Yes.",)), histograms=(found,)))).sections() == {"histograms"}
@@ -381,3 +404,8 @@ def test_words() -> None:
     ]  # fmt: skip
     assert cut("stages.2.3.mlp.fc1", 10) == "stag…p.fc1"
     assert cut("漢" * 20, 9) == "漢漢…漢漢"
+    common = "stages.2.3.mlp.fc"
+    assert cut_apart([f"{common}1.one.more", "head", f"{common}2.one.more"], 12) == [
+        "…1.one.more", "head", "…2.one.more",
+    ]  # fmt: skip
+    assert cut_apart(["a" * 40, "a" * 40], 9) == ["aaaa…aaaa"] * 2

@@ -40,6 +40,7 @@ def fused(command, tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_auto_ships_what_is_within_the_budget_and_says_why(command, data: Path, tmp_path: Path) -> None:
     bundle = tmp_path / "x.lsla"
     options = (
@@ -75,6 +76,7 @@ def test_auto_ships_what_is_within_the_budget_and_says_why(command, data: Path, 
     assert command("selftest", bundle).code == 0
 
 
+@pytest.mark.slow
 def test_a_hard_model_is_refused_in_plain_int8_and_rescued(
     command, data: Path, fused: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
