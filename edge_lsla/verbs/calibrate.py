@@ -76,7 +76,8 @@ def calibrate(
     beside = output.with_suffix(".ranges.json")
     for file in (output,) if update else (output, beside):
         check_output(file)
-    _refuse_overwriting(model, output, None if update else beside, ranges)
+    if not update:  # a bundle may be updated in its place, where it is replaced whole or not at all
+        _refuse_overwriting(model, output, beside, ranges)
     if update:
         _refuse({"--ranges": ranges, "--backend": backend != "onnxruntime", "--attention": attention != "float"}, True)
         if data is None:
@@ -139,14 +140,14 @@ def _refuse(options: dict[str, object], update: bool) -> None:
             raise UsageError(why, name, "leave it out" if update else "give a bundle and --update")
 
 
-def _refuse_overwriting(model: Path, output: Path, beside: Path | None, ranges: Path | None) -> None:
+def _refuse_overwriting(model: Path, output: Path, beside: Path, ranges: Path | None) -> None:
     """Refuse to write over what is read, and over a file of another kind where ranges would go."""
     from calibration.ranges_file import FORMAT
     from edge_lsla.reading import read_json
 
     if output.resolve() in {read.resolve() for read in (model, ranges) if read is not None}:
         raise UsageError("the output would overwrite what is read", output, "choose another name")
-    if beside is None or not beside.exists():
+    if not beside.exists():
         return
     try:
         ours = read_json(beside, "ranges file", UsageError).get("format") == FORMAT
