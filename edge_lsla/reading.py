@@ -2,13 +2,31 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import stat
 from pathlib import Path
 from typing import Any
 
 from edge_lsla.errors import InputError
 
 LARGEST_BYTES = 64 * 2**20  # a class list or a ranges file is far below
+
+
+def read_regular(path: Path, most: int) -> bytes:
+    """Read at most so many bytes of a regular file; a pipe or a device is refused instead of waited for.
+
+    Raises:
+        OSError: it cannot be read, or is no regular file; `strerror` says so.
+    """
+    try:
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise OSError(errno.EINVAL, "not a regular file")
+            return file.read(most)
+    except ValueError:  # a NUL in the name
+        raise OSError(errno.EINVAL, "not a file name") from None
 
 
 def read_text(path: Path, kind: str, error_class: type[InputError]) -> str:

@@ -7,6 +7,7 @@ import stat
 from pathlib import Path
 
 from edge_lsla.delivery.sender import DeliveryError
+from edge_lsla.reading import read_regular
 
 LARGEST_BYTES = 65536
 
@@ -22,8 +23,7 @@ def read_secret(file: Path | None, variable: str | None, field: str) -> str | No
     if file is not None:
         where: object = file
         try:
-            with file.open("rb") as opened:
-                data = opened.read(LARGEST_BYTES + 1)
+            data = read_regular(file, LARGEST_BYTES + 1)
         except OSError as error:
             raise DeliveryError(f"cannot read {field}_file ({error.strerror})", file, "correct it") from error
     elif variable is not None:
@@ -46,6 +46,6 @@ def exposed(file: Path | None) -> str | None:
     try:
         if file is None or not stat.S_IMODE(file.stat().st_mode) & stat.S_IROTH:
             return None
-    except OSError:
+    except (OSError, ValueError):
         return None  # reading it will say so
     return f"every user of this machine can read the secret: {file}; run chmod 600 on it"

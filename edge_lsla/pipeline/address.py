@@ -13,6 +13,8 @@ from edge_lsla.errors import SourceError
 STREAM_SCHEMES = ("rtsp", "rtsps", "http", "https")
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.\-]*)[:,]")
 _CSI = re.compile(r"csi(?::([0-9]))?")
+_DEVICE = re.compile(r"[0-9]{1,3}|/dev/.+")
+_START = re.compile(r"[\"']?[A-Za-z][A-Za-z0-9+.\-]*://")
 _SECRET = re.compile(r"(?i)([?&;][^=&;]*(?:pass|pwd|token|secret|auth|key|sig|user|login|account|cred)[^=&;]*=)[^&;#]*")
 
 
@@ -61,27 +63,25 @@ def parse_address(spec: str) -> Address:
     if scheme and scheme[1].lower() in STREAM_SCHEMES and spec[scheme.end() :].startswith("//"):
         return _stream(spec)
     if "\0" in spec:
-        raise SourceError("not a file name", repr(spec), "check it")
+        raise SourceError("not a file name", mask(repr(spec)), "check it")
     path = Path(spec)
     try:
         mode = path.stat().st_mode
     except PermissionError as error:
-        raise SourceError("no permission to read the source", spec, "change its permissions") from error
+        raise SourceError("no permission to read the source", mask(spec), "change its permissions") from error
     except OSError as error:
         if scheme:
             allowed = ", ".join(STREAM_SCHEMES)
-            raise SourceError(
-                f"{scheme[1]!r} is not a kind of source", mask(spec), f"use {allowed} or a file"
-            ) from None
+            raise SourceError("this is not a kind of source", mask(spec), f"use {allowed} or a file") from None
         if spec.startswith("/dev/"):
-            raise SourceError("no such camera", spec, "list those connected with `ls /dev/video*`") from error
-        raise SourceError("no such video", spec, "check the path") from error
+            raise SourceError("no such camera", mask(spec), "list those connected with `ls /dev/video*`") from error
+        raise SourceError("no such video", mask(spec), "check the path") from error
     if stat.S_ISCHR(mode):
         return _camera(path)
     if stat.S_ISDIR(mode):
         return Address("folder", str(path.resolve()), spec)
     if not stat.S_ISREG(mode):
-        raise SourceError("neither a camera nor a regular file", spec, "give a video file")
+        raise SourceError("neither a camera nor a regular file", mask(spec), "give a video file")
     return Address("file", str(path.resolve()), spec)
 
 
@@ -93,15 +93,22 @@ def names_recording(spec: str) -> bool:
     return not live and not (scheme and scheme[1].lower() in STREAM_SCHEMES)
 
 
+def names_device(spec: str) -> bool:
+    """Tell by the text alone whether a source is a camera of this machine, which may be plugged in later."""
+    return _DEVICE.fullmatch(spec.strip()) is not None
+
+
 def mask(text: str) -> str:
-    """Replace what may be a password in a URL by `***`: the user's part, and query values that are named like one."""
-    scheme, separator, rest = text.partition("://")
-    if not separator:
-        return text
+    """Replace what may be a password by `***`: all before the last "@", and query values that are named like one.
+
+    The text may be a URL that is written wrongly; only a scheme with "://" at its start is kept.
+    """
+    found = _START.match(text)
+    start, rest = (found[0], text[found.end() :]) if found else ("", text)
     # A password may itself hold "/" or "@" although it should not, so everything up to the last "@" goes.
     if "@" in rest:
         rest = "***@" + rest.rpartition("@")[2]
-    return scheme + separator + _SECRET.sub(r"\1***", rest)
+    return start + _SECRET.sub(r"\1***", rest)
 
 
 def _camera(path: Path) -> Address:

@@ -21,9 +21,15 @@ _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
 
 
 class CropFolder:
-    """The crops below a store's folder; paths are relative to that, with forward slashes."""
+    """The crops below a store's folder; paths are relative to that, with forward slashes.
+
+    Raises:
+        UsageError: the folder of the crops is a symbolic link: deleting for room would delete somewhere else.
+    """
 
     def __init__(self, root: Path) -> None:
+        if (root / FOLDER).is_symlink():
+            raise UsageError("the folder of the crops is a symbolic link", root / FOLDER, "put a real folder there")
         self._root = root
         self._known: set[str] = set()  # days whose folders are there, durably
 

@@ -19,7 +19,7 @@ from edge_lsla.records.crops import CropFolder
 from edge_lsla.records.failures import StoreError, StoreFullError, explained, is_corrupt
 from edge_lsla.records.recovery import has_row
 from edge_lsla.records.salvage import Salvaged, salvage
-from edge_lsla.records.schema import DATABASE, SIDE_FILES, check_version, connect_writer, prepare
+from edge_lsla.records.schema import DATABASE, SIDE_FILES, check_version, connect_writer, lost_tables, prepare
 
 LOCK = "events.lock"
 RESERVE = "events.reserve"  # given up on a full disk, so that SQLite can open what is there
@@ -109,6 +109,30 @@ def open_database(folder: Path) -> Opened:
             return _open(folder)
 
 
+def rewrite_database(folder: Path, connection: sqlite3.Connection) -> Path | None:
+    """Write a database whose file was removed or replaced into the folder anew: the open file still has everything.
+
+    Afterwards the connection must be closed before the new file is opened, because closing removes the log by its name.
+
+    Returns:
+        where that which had taken its place is now; None where there was nothing.
+
+    Raises:
+        sqlite3.Error, OSError: it cannot be written.
+    """
+    try:
+        with contextlib.closing(sqlite3.connect(folder / SALVAGING)) as fresh:
+            connection.backup(fresh)
+    except sqlite3.Error:
+        (folder / SALVAGING).unlink(missing_ok=True)  # half of it would take the last room of a full disk
+        raise
+    aside = _put_in_place(folder)
+    if aside.exists():
+        return aside
+    durable.remove_files(aside.with_name(aside.name + end) for end in SIDE_FILES)
+    return None
+
+
 def keep_reserve(folder: Path) -> None:
     """Set some space aside for opening the store on a full disk, where there is room for it."""
     reserve = folder / RESERVE
@@ -165,8 +189,9 @@ def _whole(path: Path) -> sqlite3.Connection:
     try:
         check_version(connection, path)
         found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-        if found != "ok":
-            raise sqlite3.DatabaseError(found)
+        lost = lost_tables(connection)
+        if found != "ok" or lost:
+            raise sqlite3.DatabaseError(lost[0] if lost else found)
     except BaseException:
         connection.close()
         raise
@@ -176,12 +201,18 @@ def _whole(path: Path) -> sqlite3.Connection:
 def _replace(folder: Path, why: str) -> tuple[Path, str]:
     """Put what can be read of a damaged database into a new one; return where that is now, and what happened."""
     saved = salvage(folder / DATABASE, folder / SALVAGING)
+    aside = _put_in_place(folder)
+    return aside, _say(saved, why.splitlines()[0], aside)
+
+
+def _put_in_place(folder: Path) -> Path:
+    """Put the new database, which is whole, in the place of the old one; return where that is now."""
     durable.sync_folder(folder)
-    (folder / SALVAGING).rename(folder / SALVAGED)  # from here on, the new one is whole
+    (folder / SALVAGING).rename(folder / SALVAGED)
     durable.sync_folder(folder)
     aside = _finish_salvage(folder)
     assert aside is not None
-    return aside, _say(saved, why.splitlines()[0], aside)
+    return aside
 
 
 def _finish_salvage(folder: Path) -> Path | None:

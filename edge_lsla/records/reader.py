@@ -16,7 +16,7 @@ from edge_lsla.events import Effort, Gap
 from edge_lsla.records.crops import CropFolder
 from edge_lsla.records.failures import explained
 from edge_lsla.records.rows import shown
-from edge_lsla.records.schema import DATABASE, check_version, connect_reader
+from edge_lsla.records.schema import DATABASE, check_version, connect_reader, lost_tables
 
 CHUNK = 1000  # rows read at once: a long export holds neither memory nor the write-ahead log
 MOST_STEPS = 10_000
@@ -153,6 +153,7 @@ class Reader:
         with self._connection() as connection, explained(CANNOT, self.folder):
             try:
                 found = [row[0] for row in connection.execute("PRAGMA integrity_check(10)")]
+                found = lost_tables(connection) or found
             except sqlite3.DatabaseError as error:
                 found = [str(error)]
         if found != ["ok"]:

@@ -66,6 +66,10 @@ class Retention:
         self._offset = time.time() - steady()
         self._jumped = float("-inf")
 
+    def use(self, connection: sqlite3.Connection) -> None:
+        """Go on with another connection, after the database was opened anew."""
+        self._connection = connection
+
     def run(self) -> Retained:
         """Delete what the settings say."""
         keep = self._settings

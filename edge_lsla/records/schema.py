@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -44,6 +45,8 @@ CREATE TABLE effort (
 CREATE INDEX effort_clock ON effort (clock, ended);
 CREATE TABLE days (day TEXT PRIMARY KEY, used INTEGER NOT NULL) WITHOUT ROWID;
 """
+
+_NAMES = re.findall(r"CREATE (?:TABLE|INDEX) (\w+)", _TABLES)
 
 # From version N to N + 1, each inside the transaction that also sets the version.
 MIGRATIONS: dict[int, Callable[[sqlite3.Connection], None]] = {}
@@ -119,6 +122,14 @@ def check_version(connection: sqlite3.Connection, path: Path) -> int:
             f"a newer program made this store (its version {version}, ours {VERSION})", path, "update this one"
         )
     return version
+
+
+def lost_tables(connection: sqlite3.Connection) -> list[str]:
+    """Return the tables and indexes that a database of this version should have and has not, as sentences."""
+    if connection.execute("PRAGMA user_version").fetchone()[0] != VERSION:
+        return []  # they are made, or brought up to date, by `prepare`
+    there = {row[0] for row in connection.execute("SELECT name FROM sqlite_master")}
+    return [f"{name} is missing in it" for name in _NAMES if name not in there]
 
 
 def prepare(connection: sqlite3.Connection, path: Path) -> None:

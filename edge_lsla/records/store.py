@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import shutil
 import sqlite3
 import threading
@@ -17,13 +18,15 @@ from edge_lsla.errors import UsageError
 from edge_lsla.events import Effort, Event, Gap
 from edge_lsla.records import recovery
 from edge_lsla.records.crops import CropFolder, on_disk
-from edge_lsla.records.failures import StoreFullError, explained
-from edge_lsla.records.opening import FolderLock, keep_reserve, open_database, set_aside_crops
+from edge_lsla.records.failures import StoreError, StoreFullError, explained
+from edge_lsla.records.opening import FolderLock, keep_reserve, open_database, rewrite_database, set_aside_crops
 from edge_lsla.records.reader import Reader
 from edge_lsla.records.retention import Retained, Retention, files_size
 from edge_lsla.records.rows import event_of, insert_event
-from edge_lsla.records.schema import transaction
+from edge_lsla.records.schema import DATABASE, transaction
 from edge_lsla.records.settings import RecordSettings
+
+log = logging.getLogger(__name__)
 
 NOT_RECORDED = "the event cannot be recorded"
 
@@ -52,6 +55,7 @@ class Store:
 
     Opening finishes what a kill or power cut left: a damaged database is moved aside and salvaged, crops without an
     event are removed, individuals that arrived and did not leave get a "left" marked `interrupted`, and gaps end.
+    Where the database is removed or replaced while it is open, it is written anew from the open file.
 
     Args:
         folder: it must exist, and belongs to one service at a time.
@@ -76,15 +80,18 @@ class Store:
             stack.callback(held.release)
             opened = open_database(self._folder)
             self._connection = opened.connection
-            stack.callback(self._connection.close)
+            stack.callback(lambda: self._connection.close())  # the one of then: it may be opened anew
             self._connection.row_factory = sqlite3.Row
+            self._file = self._file_now()
             self._crops = CropFolder(self._folder)
             self._reader = Reader(self._folder)
-            stack.callback(self._reader.close)
+            stack.callback(lambda: self._reader.close())
             self._retention = Retention(self._folder, self._settings, self._connection, self._lock, self._crops)
             self._problems |= {f"opening {number}": sentence for number, sentence in enumerate(opened.problems)}
             with explained("the records cannot be opened", self._folder):
                 self._recover(opened.aside)
+            for sentence in self._problems.values():
+                log.warning("%s: %s", self._folder, sentence)
             self._closing = stack.pop_all()
 
     def __enter__(self) -> Store:
@@ -222,6 +229,8 @@ class Store:
         Raises:
             StoreError: the database cannot be read or written.
         """
+        with self._writing("room cannot be made"):
+            pass  # but see whether the database is there
         with explained("room cannot be made", self._folder):
             done = self._retention.run()
         with self._writing("the records cannot be read"):
@@ -245,7 +254,36 @@ class Store:
     @contextlib.contextmanager
     def _writing(self, what: str) -> Iterator[None]:
         with self._lock, explained(what, self._folder):
+            if self._file_now() != self._file:
+                self._reopen()
             yield
+
+    def _file_now(self) -> tuple[int, int] | None:
+        try:
+            found = (self._folder / DATABASE).stat()
+        except FileNotFoundError:
+            return None
+        return found.st_dev, found.st_ino
+
+    def _reopen(self) -> None:
+        """Write the database anew from the file that is still open, and go on with that."""
+        what = "the database was removed or replaced while it was open"
+        failed = f"{what}, and cannot be written anew"
+        with explained(failed, self._folder):
+            try:
+                aside = rewrite_database(self._folder, self._connection)
+            except sqlite3.ProgrammingError as error:  # it was closed below, and the new one could not be opened
+                raise StoreError(failed, self._folder, "restart the service") from error
+            self._reader.close()
+            self._connection.close()
+            self._connection = open_database(self._folder).connection
+            self._connection.row_factory = sqlite3.Row
+            self._retention.use(self._connection)
+            self._reader = Reader(self._folder)
+        self._file = self._file_now()
+        kept = f"; what lay in its place is kept as {aside.name}" if aside else ""
+        self._problems["reopened"] = f"{what}: its {self._events} events were written into a new one{kept}"
+        log.warning("%s: %s", self._folder, self._problems["reopened"])
 
     def _has(self, event_id: str) -> bool:
         return self._connection.execute("SELECT 1 FROM events WHERE id = ?", (event_id,)).fetchone() is not None

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_lsla.errors import EdgeLslaError
-from edge_lsla.service.config import Config
+from edge_lsla.bundle import PRECISIONS, Bundle, open_bundle
+from edge_lsla.errors import EdgeLslaError, UsageError
+from edge_lsla.service.config import Config, ModelConfig
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,8 @@ def check_config(config: Config, has_demo: bool) -> list[Finding]:
         found.append(_look("mqtt", lambda: _mqtt(config)))
     if config.webhook is not None:
         found.append(_look("webhook", lambda: _webhook(config)))
+    if config.mqtt is not None and config.webhook is not None:
+        found.append(_look("receivers", lambda: _receivers(config)))
     if config.status.enabled:
         found.append(_look("status page", lambda: _status(config)))
     return found
@@ -56,19 +59,48 @@ def _folder(folder: Path) -> str:
 
 
 def _model(config: Config, has_demo: bool) -> str:
-    from edge_lsla.bundle import open_bundle
     from edge_lsla.slots.slots import Slots
+    from edge_lsla.slots.taking import examine
 
+    _check_choice(config.model)
     slots = Slots(config.data / "models", config.slots)
     state = slots.state()
     if state.active is not None:
+        with open_bundle(slots.verified(state.active)) as bundle:
+            _check_held(bundle, config.model)
         return f"{state.active.name}, installed in slot {state.active.slot}"
     if config.model.bundle is None:
         if not has_demo:
             raise EdgeLslaError("no model is installed, and none is configured", "model.bundle", "name a bundle")
         return "the demo bundle"
+    examine(config.model.bundle, config.slots)  # as the slots will, who may ask for a signature
     with open_bundle(config.model.bundle) as bundle:
+        _check_held(bundle, config.model)
         return f"{bundle.manifest.name}, {len(bundle.manifest.labels)} classes"
+
+
+def _check_choice(chosen: ModelConfig) -> None:
+    """Refuse what no bundle can be run with."""
+    from edge_lsla.runner.choosing import BACKENDS
+    from edge_lsla.runner.onnxruntime import MOST_THREADS
+
+    if chosen.backend not in ("auto", *BACKENDS):
+        raise UsageError(f"no such backend {chosen.backend!r}", "model.backend", f"use auto or {', '.join(BACKENDS)}")
+    if chosen.precision is not None and chosen.precision not in PRECISIONS:
+        raise UsageError(f"unknown precision {chosen.precision!r}", "model.precision", f"use {', '.join(PRECISIONS)}")
+    if chosen.threads is not None and chosen.threads > MOST_THREADS:
+        raise UsageError(
+            f"threads are a number from 1 to {MOST_THREADS}", "model.threads", "leave it out for all cores"
+        )
+
+
+def _check_held(bundle: Bundle, chosen: ModelConfig) -> None:
+    """Refuse a backend or a precision that this bundle holds nothing for."""
+    held = bundle.manifest.artifacts
+    if not any(chosen.backend in ("auto", one.backend) and chosen.precision in (None, one.precision) for one in held):
+        sought = " ".join(filter(None, (chosen.backend, chosen.precision)))
+        names = ", ".join(one.name for one in held)
+        raise UsageError(f"bundle holds nothing for {sought}", bundle.path, f"choose one of {names}")
 
 
 def _source(spec: str) -> str:
@@ -79,23 +111,35 @@ def _source(spec: str) -> str:
 
 def _mqtt(config: Config) -> str:
     from edge_lsla.delivery.mqtt import MqttSender
+    from edge_lsla.delivery.network import tls_context
     from edge_lsla.delivery.secret import read_secret
 
     assert config.mqtt is not None
     read_secret(config.mqtt.password_file, config.mqtt.password_env, "password")
+    if config.mqtt.tls:
+        tls_context(config.mqtt.ca_file, config.mqtt.insecure, config.mqtt.certificate_file, config.mqtt.key_file)
     sender = MqttSender(config.mqtt, config.device)
     host, port = config.mqtt.address
     return ", ".join([f"{host} port {port}", *sender.warnings])
 
 
 def _webhook(config: Config) -> str:
+    from edge_lsla.delivery.network import tls_context
     from edge_lsla.delivery.secret import read_secret
     from edge_lsla.delivery.webhook import WebhookSender
 
     assert config.webhook is not None
     read_secret(config.webhook.token_file, config.webhook.token_env, "token")
     read_secret(config.webhook.secret_file, config.webhook.secret_env, "secret")
+    if config.webhook.parts.scheme == "https":
+        tls_context(config.webhook.ca_file, config.webhook.insecure)
     return ", ".join([config.webhook.parts.netloc, *WebhookSender(config.webhook).warnings])
+
+
+def _receivers(config: Config) -> str:
+    from edge_lsla.service.parts import make_senders
+
+    return ", ".join(sender.name for sender in make_senders(config))
 
 
 def _status(config: Config) -> str:

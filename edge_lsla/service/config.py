@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional, TypeVar, cast
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 from pydantic.dataclasses import dataclass as checked_dataclass
 
 from edge_lsla.delivery.settings import ForwardSettings, MqttSettings, WebhookSettings
-from edge_lsla.errors import UsageError
+from edge_lsla.errors import SourceError, UsageError
 from edge_lsla.governor.settings import GovernorSettings
+from edge_lsla.pipeline.address import names_device, parse_address
 from edge_lsla.pipeline.finding import FindingSettings
 from edge_lsla.pipeline.recovery import SupervisionSettings
 from edge_lsla.pipeline.settings import SourceSettings
+from edge_lsla.reading import read_regular
 from edge_lsla.records.settings import RecordSettings
 from edge_lsla.service.stages import StageSettings
 from edge_lsla.slots.settings import SlotSettings
@@ -28,6 +31,8 @@ else:
     import tomli as tomllib
 
 LARGEST_FILE = 1 << 20
+LARGEST_SOURCE = 4096
+LONGEST_PATH, LONGEST_NAME = 2048, 255  # bytes; Linux has 4096, and the service's own names come behind
 SHOWN = 8  # mistakes named at once
 MOST_CAMERAS = 16
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
@@ -82,7 +87,18 @@ def _name(text: str) -> str:
     return text
 
 
+def _path(value: Any) -> Any:
+    if isinstance(value, (str, Path)):
+        text = os.fsencode(value)
+        if not text.strip() or b"\0" in text:
+            raise ValueError("not the name of a file or folder")
+        if len(text) > LONGEST_PATH or max(map(len, text.split(b"/"))) > LONGEST_NAME:
+            raise ValueError(f"a path has at most {LONGEST_PATH} bytes, {LONGEST_NAME} between two slashes")
+    return value
+
+
 Name = Annotated[str, AfterValidator(_name)]
+AnyPath = Annotated[Path, BeforeValidator(_path)]
 
 
 class _Section(BaseModel):
@@ -99,7 +115,7 @@ class ModelConfig(_Section):
         batch: the most crops of one inference.
     """
 
-    bundle: Optional[Path] = None
+    bundle: Optional[AnyPath] = None
     backend: str = "auto"
     precision: Optional[str] = None
     threads: Annotated[Optional[int], Field(ge=1)] = None
@@ -119,7 +135,7 @@ class CameraConfig(_Section):
 
     name: Name
     source: Optional[str] = None
-    source_file: Optional[Path] = None
+    source_file: Optional[AnyPath] = None
     opening: Opening = Opening()
     supervision: Supervision = Supervision()
     finding: Finding = Finding()
@@ -128,20 +144,32 @@ class CameraConfig(_Section):
         """Return the source, from its file where one is named.
 
         Raises:
-            UsageError: the file cannot be read, or neither or both are given.
+            UsageError: the file cannot be read or holds no source, or neither or both are given; the message never
+                has what the file holds.
         """
         if (self.source is None) == (self.source_file is None):
             raise UsageError("a camera has either source or source_file", self.name, "give one of them")
-        if self.source is not None:
-            return self.source
+        if self.source_file is None:
+            return str(self.source)
         try:
-            return Path(str(self.source_file)).read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise UsageError("cannot read the camera's source", self.source_file, str(error)) from None
+            content = read_regular(self.source_file, LARGEST_SOURCE + 1)
+        except OSError as error:
+            remedy = error.strerror or "check the path"
+            raise UsageError("cannot read the camera's source", self.source_file, remedy) from None
+        try:
+            source = content.decode("utf-8").strip()
+            if len(content) <= LARGEST_SOURCE and source.isprintable():
+                if not names_device(source):  # one that is not plugged in yet is a gap
+                    parse_address(source)
+                return source
+        except (UnicodeDecodeError, SourceError):
+            pass  # what they say would show what the file holds
+        remedy = "write one line there: a camera's number, a device, a URL, or a video file or folder that exists"
+        raise UsageError("the file does not name a source that can be opened", self.source_file, remedy)
 
 
 class Config(_Section):
-    """The whole file; see docs/in-the-field.md for an example with comments.
+    """The whole file; deploy/field.toml is an example, and docs/in-the-field.md names each section's class.
 
     Attributes:
         data: the folder of everything that the service writes.
@@ -149,7 +177,7 @@ class Config(_Section):
         model, cameras, stages, records, mqtt, webhook, forward, status, slots, governor: see their classes.
     """
 
-    data: Path
+    data: AnyPath
     device: Name = "edge-lsla"
     model: ModelConfig = ModelConfig()
     cameras: tuple[CameraConfig, ...] = ()
@@ -188,7 +216,7 @@ def read_config(path: Path) -> Config:
         raise UsageError("a configuration has at most 1 MB", path, "check that it is the right file")
     try:
         values = tomllib.loads(content.decode("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # no TOML, no UTF-8, or a number of thousands of digits
         raise UsageError(f"not a TOML file ({error})", path, "correct it") from None
     try:
         return Config.model_validate(values)

@@ -164,8 +164,8 @@ def _camera(eye: Eye) -> dict[str, Any]:
         "watching": state.watching,
         "fps": round(eye.looking.fps, 2),
         "dropped": state.dropped,
-        "gaps": state.gaps,
-        "last_error": state.last_error,
+        "gaps": eye.looking.gaps,
+        "last_error": None if state.watching else state.last_error,
     }
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from edge_lsla.errors import SourceError
 from edge_lsla.events import Box, Effort, Event
 from edge_lsla.service.recording import Item, Recorded
 from edge_lsla.service.shared_engine import EngineError, SharedEngine, Ticket
@@ -26,6 +27,7 @@ log = logging.getLogger(__name__)
 IN_FLIGHT = {"full": 2, "grid": 2, "motion": 1}
 POLL_SECONDS = 0.1
 ENGINE_SECONDS = 15.0  # the longest that a frame waits for the engine
+RETRY_SECONDS = 60  # until a camera that is lost for good is begun anew
 RATE_WINDOW = 60  # frames over which the frame rate is taken
 LATENCY_WINDOW = 2000
 
@@ -53,27 +55,42 @@ class Looking:
         latencies: from capture to tracks, milliseconds, of the last 2000 frames.
         overheads: the same less the time in the engine.
         frames, failed: frames looked at; frames left out because the engine failed.
+        camera: where frames come from; another one after it was lost for good.
+        lost: why nothing brings the camera back, or the recording cannot be read; "" while it can.
         ended: whether the source is at its end (a recording), and everything of it is recorded.
     """
 
     def __init__(
         self,
-        camera: SupervisedCamera,
+        make_camera: Callable[[], SupervisedCamera],
         finding: Finding,
         engine: SharedEngine,
         put: Callable[[Item], None],
         clock: Callable[[], str],
+        recording: bool = False,
     ) -> None:
         """Make the stage.
 
         Args:
-            camera: started and stopped by the caller.
+            make_camera: makes the camera; the caller starts and stops it.
             finding: of this camera alone.
             engine: shared.
             put: the queue of records.
             clock: the state of the clock: one of `edge_lsla.events.CLOCKS`.
+            recording: whether the source is one, which is not begun anew.
         """
-        self._camera, self._finding, self._engine, self._put, self._clock = camera, finding, engine, put, clock
+        self._make_camera, self._finding, self._engine, self._put, self._clock = (
+            make_camera,
+            finding,
+            engine,
+            put,
+            clock,
+        )
+        self._recording = recording
+        self.camera = make_camera()
+        self._pace: float | None = None
+        self._gaps_before = 0
+        self.lost = ""
         self._digest = ""
         self._lock = threading.Lock()
         self._ends: deque[float] = deque(maxlen=RATE_WINDOW)
@@ -106,14 +123,47 @@ class Looking:
     def work(self, pulse: Pulse) -> None:
         """Look at frames until the stage should end or the source is at its end.
 
-        Raises:
-            SourceError: the camera is lost for good.
+        A camera that is lost for good is begun anew after a minute, beside the others; a recording is not.
         """
+        while not pulse.stopping and not self.ended:
+            try:
+                self._look(pulse)
+            except SourceError as error:
+                self.lost = str(error)
+                log.error("camera %s: %s", self._finding.source, error)
+                self.end()
+                if self._recording:
+                    self.ended = True
+                for _ in range(0 if self.ended else RETRY_SECONDS):
+                    if pulse.wait(1.0):
+                        return
+                if not self.ended:
+                    self._begin_anew()
+
+    @property
+    def gaps(self) -> int:
+        """How often the camera was lost."""
+        return self._gaps_before + self.camera.state.gaps
+
+    def pace(self, rate: float | None) -> None:
+        """Ask for at most so many frames a second; see `SupervisedCamera.pace`."""
+        self._pace = rate
+        self.camera.pace(rate)
+
+    def _begin_anew(self) -> None:
+        self._gaps_before = self.gaps
+        self.camera.stop()
+        self.camera = self._make_camera()
+        self.camera.pace(self._pace)
+        self.camera.start()
+        self.lost = ""
+
+    def _look(self, pulse: Pulse) -> None:
         self._pending.clear()  # of a stage that failed
         while not pulse.stopping:
             pulse.beat()
             try:
-                frame = self._camera.take(0.0 if self._pending else POLL_SECONDS) if self._room else None
+                frame = self.camera.take(0.0 if self._pending else POLL_SECONDS) if self._room else None
             except StopIteration:
                 while self._pending:
                     self._finish(pulse)
@@ -137,7 +187,7 @@ class Looking:
         wall, steady, frames, dropped = self._effort_began
         with self._lock:
             seconds, self._watched = self._watched, 0.0
-        now = (time.time(), time.monotonic(), self.frames, self._camera.state.dropped)
+        now = (time.time(), time.monotonic(), self.frames, self.camera.state.dropped)
         self._effort_began = now
         if now[2] == frames:
             return None
@@ -168,6 +218,8 @@ class Looking:
         try:
             predictions = one.ticket.result(pulse, ENGINE_SECONDS)
         except EngineError as error:
+            if pulse.stopping:
+                return
             self.failed += 1
             log.warning("camera %s: %s", self._finding.source, error)
             return

@@ -15,6 +15,8 @@ from edge_lsla.delivery.mqtt import MqttSender
 from edge_lsla.delivery.sender import Sender
 from edge_lsla.delivery.webhook import WebhookSender
 from edge_lsla.errors import AccuracyError, EdgeLslaError, UsageError
+from edge_lsla.events import Gap
+from edge_lsla.pipeline.address import names_recording
 from edge_lsla.pipeline.finding import Finding
 from edge_lsla.pipeline.supervision import SupervisedCamera
 from edge_lsla.records.store import Store
@@ -33,11 +35,15 @@ MODELS = "models"  # in the data folder, beside the records
 
 @dataclass(frozen=True, eq=False)
 class Eye:
-    """A camera and its stage."""
+    """A camera's stage, and what it finds."""
 
-    camera: SupervisedCamera
     looking: Looking
     finding: Finding
+
+    @property
+    def camera(self) -> SupervisedCamera:
+        """Where its frames come from just now."""
+        return self.looking.camera
 
     @property
     def name(self) -> str:
@@ -80,7 +86,7 @@ def opened_parts(config: Config, first_bundle: Path | None, outcome: Callable[[O
 
     Args:
         config: see `Config`.
-        first_bundle: becomes the active model where the slots hold none.
+        first_bundle: becomes the active model where the slots hold none that can be opened.
         outcome: told what happens to models.
 
     Raises:
@@ -95,7 +101,7 @@ def opened_parts(config: Config, first_bundle: Path | None, outcome: Callable[[O
             if first_bundle is None:
                 raise UsageError("no model is installed, and none is configured", "model.bundle", "name a bundle")
             slots.install(first_bundle, lambda copy: _self_test(open_slot, copy))
-        model = SwitchingModel(slots, open_slot, outcome)
+        model = _switching_model(slots, open_slot, first_bundle, outcome)
         stack.callback(model.stop)
         parts = Parts(
             store=store,
@@ -107,7 +113,7 @@ def opened_parts(config: Config, first_bundle: Path | None, outcome: Callable[[O
         )
         parts.clock_state = parts.clock.look()
         parts.eyes += [_eye(camera, parts) for camera in config.cameras]
-        for sender in _senders(config, store):
+        for sender in make_senders(config, store.crop):
             parts.warnings += [f"{sender.name}: {warning}" for warning in getattr(sender, "warnings", ())]
             parts.forwarders.append(Forwarder(store, sender, config.forward))
         yield parts
@@ -141,18 +147,71 @@ def stop_all(stops: Sequence[tuple[str, Callable[[], object]]], seconds: float) 
     return [name for name, thread in threads if thread.is_alive()]
 
 
+def make_senders(config: Config, crop: Callable[[str], bytes | None] | None = None) -> list[Sender]:
+    """Make what delivers to each configured receiver; nothing is connected to.
+
+    Args:
+        config: see `Config`.
+        crop: gives an event's JPEG or None.
+
+    Raises:
+        EdgeLslaError: two have the same name.
+    """
+    senders: list[Sender] = []
+    if config.mqtt is not None:
+        senders.append(MqttSender(config.mqtt, config.device, crop))
+    if config.webhook is not None:
+        senders.append(WebhookSender(config.webhook))
+    names = [sender.name for sender in senders]
+    if len(set(names)) < len(names):
+        raise EdgeLslaError("two receivers have the same name", names[0], "give one of them another `name`")
+    return senders
+
+
 def _notify(forwarders: Sequence[Forwarder]) -> None:
     for forwarder in forwarders:
         forwarder.notify()
 
 
 def _eye(config: CameraConfig, parts: Parts) -> Eye:
-    camera = SupervisedCamera(
-        config.name, config.address(), config.opening, config.supervision, lambda gap: parts.recording.put(gap)
-    )
+    source = config.address()
+
+    def make() -> SupervisedCamera:
+        return SupervisedCamera(config.name, source, config.opening, config.supervision, on_gap)
+
+    def on_gap(gap: Gap) -> None:
+        parts.recording.put(gap)
+        if gap.ended is None:
+            log.warning("camera %s does not watch: %s", gap.source, gap.reason)
+        else:
+            log.info("camera %s: the gap ends after %.1f s (%s)", gap.source, gap.seconds, ", ".join(gap.steps))
+
     finding = Finding(config.name, config.finding, threshold(parts.model))
-    looking = Looking(camera, finding, parts.engine, parts.recording.put, lambda: parts.clock_state)
-    return Eye(camera, looking, finding)
+    looking = Looking(
+        make, finding, parts.engine, parts.recording.put, lambda: parts.clock_state, names_recording(source)
+    )
+    return Eye(looking, finding)
+
+
+def _switching_model(
+    slots: Slots,
+    open_slot: Callable[[Path], ServedModel],
+    first_bundle: Path | None,
+    outcome: Callable[[Outcome], None],
+) -> SwitchingModel:
+    """Open the slots' model; where none can be opened, install the configured one again, which repairs its file."""
+    try:
+        return SwitchingModel(slots, open_slot, outcome)
+    except EdgeLslaError as error:
+        if first_bundle is None:
+            raise
+        log.warning("no installed model can be opened, so %s is installed again: %s", first_bundle, error)
+        try:
+            slots.install(first_bundle, lambda copy: _self_test(open_slot, copy))
+        except EdgeLslaError as refusal:
+            log.warning("it cannot be installed: %s", refusal)
+            raise error from refusal
+    return SwitchingModel(slots, open_slot, outcome)
 
 
 def _self_test(open_slot: Callable[[Path], ServedModel], copy: Path) -> None:
@@ -174,15 +233,3 @@ def threshold(model: SwitchingModel) -> float:
     """Return the least confidence that the model that answers was calibrated for; 0 where it was for none."""
     served = model.model
     return served.threshold if isinstance(served, ServedModel) else 0.0
-
-
-def _senders(config: Config, store: Store) -> list[Sender]:
-    senders: list[Sender] = []
-    if config.mqtt is not None:
-        senders.append(MqttSender(config.mqtt, config.device, store.crop))
-    if config.webhook is not None:
-        senders.append(WebhookSender(config.webhook))
-    names = [sender.name for sender in senders]
-    if len(set(names)) < len(names):
-        raise EdgeLslaError("two receivers have the same name", names[0], "give one of them another `name`")
-    return senders

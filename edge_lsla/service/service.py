@@ -19,7 +19,7 @@ from edge_lsla.service.health import Health
 from edge_lsla.service.notify import Notifier
 from edge_lsla.service.parts import Eye, Parts, forget_sinks, opened_parts, stop_all, threshold
 from edge_lsla.service.recording import Recorded
-from edge_lsla.service.stages import Pulse, Stages
+from edge_lsla.service.stages import Pulse, StageError, Stages
 from edge_lsla.slots.switching import Outcome
 from edge_lsla.status.server import StatusServer
 
@@ -108,7 +108,7 @@ class Service:
             time.monotonic() - begin,
             sum(eye.looking.frames for eye in parts.eyes),
             parts.recording.events,
-            sum(eye.camera.state.gaps for eye in parts.eyes),
+            sum(eye.looking.gaps for eye in parts.eyes),
             stages.restarts,
             unrecorded,
             ended,
@@ -148,6 +148,9 @@ class Service:
             if progress.made():
                 self._notifier.progress()
             self._tell_status(parts)
+            if all(eye.looking.lost for eye in parts.eyes):
+                first = parts.eyes[0]
+                raise StageError("every camera is lost", first.name, first.looking.lost)
             if all(eye.looking.ended for eye in parts.eyes):
                 return "end of file"
             if max_seconds is not None and time.monotonic() - begin >= max_seconds:
@@ -278,7 +281,7 @@ class _Housekeeping:
         if pace != self._health.pace:
             log.info("pace: %s", pace.reason or "as fast as frames come")
             for eye in self._parts.eyes:
-                eye.camera.pace(pace.rate)
+                eye.looking.pace(pace.rate)
         self._health.pace = pace
 
     def close(self) -> None:

@@ -71,7 +71,9 @@ class Ticket:
         deadline = time.monotonic() + timeout
         while not self._done.wait(POLL_SECONDS):
             pulse.beat()
-            if pulse.stopping or time.monotonic() > deadline:
+            if pulse.stopping:
+                raise EngineError("the stage ends", None, "the frame is left out")
+            if time.monotonic() > deadline:
                 raise EngineError("the engine gave no answer", f"{timeout:g} s", "the frame is left out")
         if self._error is not None:
             raise EngineError(f"the engine failed ({self._error})", None, "the frame is left out") from self._error

@@ -265,10 +265,13 @@ class Slots:
                 found.append((path.lstat().st_mtime, dataclasses.replace(examine(path, self.settings), slot=slot)))
             except (EdgeLslaError, OSError):
                 continue
+        why = "lost" if files.read(folder, FILE, LARGEST_BYTES) is None else "damaged"
         if not found:
+            if why == "damaged":
+                log.warning("the record of the slots is damaged, and no slot has a whole model: %s", self.path / FILE)
             return State()
         held = min(found, key=lambda one: one[0])[1]
-        why = "lost" if files.read(folder, FILE, LARGEST_BYTES) is None else "damaged"
+        log.warning("the record of the slots is %s; slot %s answers: %s", why, held.slot, self.path / FILE)
         return _noted(State(held), "recovered", held, f"the record of the slots was {why}; this slot's model is whole")
 
     def _save(self, folder: int, state: State) -> None:

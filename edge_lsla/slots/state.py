@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import re
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +14,7 @@ VERSION = 1
 SLOTS = ("a", "b")
 MOST_REMEMBERED = 20  # entries of the history
 LONGEST_TEXT = 500
+LATEST = 253_402_214_400.0  # the last day of the year 9999, which is where dates end
 
 _DIGEST = re.compile("[0-9a-f]{64}")
 
@@ -126,6 +126,6 @@ def _held(value: Any) -> Held | None:
 def _entry(value: Any) -> Entry:
     entry = Entry(**value)
     texts = (entry.what, entry.name, entry.digest, entry.reason)
-    if not all(isinstance(text, str) for text in texts) or not math.isfinite(entry.time):
+    if not all(isinstance(text, str) for text in texts) or not 0 <= entry.time < LATEST:
         raise ValueError("not an entry")
     return entry

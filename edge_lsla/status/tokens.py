@@ -11,6 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 from edge_lsla.errors import UsageError
+from edge_lsla.reading import read_regular
 from edge_lsla.status.settings import StatusSettings
 
 LEAST_CHARACTERS = 16
@@ -31,10 +32,11 @@ def read_token(settings: StatusSettings) -> str | None:
     if settings.token_file is not None:
         field = "token_file"
         try:
-            with settings.token_file.open("rb") as file:
-                content = file.read(MOST_CHARACTERS + 2)
+            content = read_regular(settings.token_file, MOST_CHARACTERS + 2)
         except OSError as error:
-            raise UsageError("the token cannot be read", "token_file", error.strerror or "give another file") from error
+            raise UsageError(
+                f"the token cannot be read from {settings.token_file}", field, error.strerror or "give another file"
+            ) from error
         token = content.decode("ascii", errors="replace").strip()
     elif settings.token_env is not None:
         field = "token_env"

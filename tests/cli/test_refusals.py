@@ -110,7 +110,7 @@ def test_usage(command, checkpoint: Path, pictures: Path, bundle: Path, tmp_path
         command("build-engine", checkpoint, "-o", output, "--precision", "int8", "--data", tmp_path), 2, str(tmp_path)
     )
     refused(command("infer", "image", "x.jpg", "--engine", bundle, "--precision", "fp16"), 4, "onnxruntime-int8.onnx")
-    refused(command("infer", "image", "x.jpg", "--engine", bundle, "--threads", 0), 2, "threads")
+    assert command("infer", "image", "x.jpg", "--engine", bundle, "--threads", 0).code == 2  # typer's own words
     refused(command("evaluate", bundle, "--data", tmp_path), 2)
     refused(command("train", pictures, "-o", tmp_path / "run", "--recipe", "no"), 2, "no such recipe")
     assert not output.exists()

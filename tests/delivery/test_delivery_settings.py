@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from edge_lsla.delivery.mqtt import topic_level
+from edge_lsla.delivery.secret import exposed, read_secret
+from edge_lsla.delivery.sender import DeliveryError
 from edge_lsla.delivery.settings import ForwardSettings, MqttSettings, WebhookSettings
 from edge_lsla.errors import UsageError
 
@@ -101,3 +104,15 @@ def test_a_name_is_one_level_of_a_topic() -> None:
     assert topic_level("a/+#\0%") == "a%2F%2B%23%00%25"
     topic_level("\udcff" * 500).encode()
     assert len(topic_level("/" * 500)) == 128
+
+
+def test_a_secret_is_read_from_a_regular_file_alone(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("hunter2\n")
+    assert read_secret(tmp_path / "secret", None, "password") == "hunter2"
+    os.mkfifo(tmp_path / "pipe")
+    for file in (tmp_path / "pipe", Path("/dev/zero")):
+        with pytest.raises(DeliveryError, match=rf"cannot read password_file \(not a regular file\): {file}"):
+            read_secret(file, None, "password")
+    with pytest.raises(DeliveryError, match="not a file name"):
+        read_secret(Path("a\0b"), None, "password")
+    assert exposed(Path("a\0b")) is None

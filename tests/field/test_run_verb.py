@@ -13,7 +13,11 @@ import pytest
 from field_parts import Start, end, get, health, rows, wait_for, wait_until
 
 from benchmarks.mosquitto import PROGRAM, Broker, Subscriber
+from edge_lsla.errors import BundleError
+from edge_lsla.service.checking import check_config
 from edge_lsla.service.config import read_config
+from edge_lsla.service.parts import opened_parts
+from edge_lsla.slots.slots import Slots
 
 ROOT = Path(__file__).parents[2]
 
@@ -110,16 +114,92 @@ def test_check_starts_nothing(command: Any, configured: Callable[..., Path], tmp
     assert "and 1 more" in outcome.json["error"]
 
 
-def test_a_camera_that_is_lost_for_good_ends_the_process(
-    command: Any, configured: Callable[..., Path], tmp_path: Path
+@pytest.mark.parametrize(
+    ("old", "new", "match"),
+    [
+        ("threads = 1", "threads = 1000000", "model: threads are a number from 1 to 256"),
+        ("threads = 1", 'backend = "x"', "model: no such backend 'x'"),
+        ("threads = 1", 'backend = "tensorrt"', "model: bundle holds nothing for tensorrt fp32"),
+        ('precision = "fp32"', 'precision = "../x"', "model: unknown precision '../x'"),
+        ('precision = "fp32"', 'precision = "int8"', "model: bundle holds nothing for auto int8"),
+        ("", '[mqtt]\nhost = "b"\nname = "webhook"\n[webhook]\nurl = "https://b/"', "two receivers have the same name"),
+        ("", '[mqtt]\nhost = "b"\nca_file = "{config}"', "mqtt: cannot use the certificates or key"),
+        ("", '[webhook]\nurl = "https://b/"\nca_file = "{config}"', "webhook: cannot use the certificates or key"),
+    ],
+)
+def test_check_finds_what_run_would_refuse(configured: Callable[..., Path], old: str, new: str, match: str) -> None:
+    path = configured()
+    text = path.read_text()
+    new = new.replace("{config}", str(path))
+    path.write_text(text.replace(old, new) if old else f"{text}\n{new}\n")
+    (wrong,) = (one.text for one in check_config(read_config(path), has_demo=False) if not one.good)
+    assert match in wrong
+
+
+def test_a_damaged_first_model_is_found_and_installed_again(
+    configured: Callable[..., Path], tmp_path: Path, bundle: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config, installed = read_config(configured()), tmp_path / "data" / "models" / "a.lsla"
+    Slots(installed.parent, config.slots).install(bundle)
+    data = bytearray(bundle.read_bytes())
+    data[len(data) // 2] ^= 1
+    installed.write_bytes(data)
+    (wrong,) = (one.text for one in check_config(config, has_demo=False) if not one.good)
+    assert wrong.startswith("model: ")
+    assert str(installed) in wrong
+    with pytest.raises(BundleError, match=str(installed)), opened_parts(config, tmp_path / "absent", print):
+        pass
+    with opened_parts(config, bundle, print) as parts:
+        assert parts.model.describe()["slot"] == "a"
+    assert installed.read_bytes() == bundle.read_bytes()
+    assert "no installed model can be opened" in caplog.text
+    assert all(one.good for one in check_config(config, has_demo=False))
+
+
+def test_one_bad_camera_does_not_stop_the_others(
+    command: Callable[..., Any], configured: Callable[..., Path], tmp_path: Path
 ) -> None:
     damaged = tmp_path / "damaged.mp4"
     damaged.write_bytes(b"no video at all" * 100)
-    more = f'[[cameras]]\nname = "b"\nsource = "{damaged}"\n[stages]\nrestarts_per_minute = 1\n'
-    outcome = command("run", configured(more=more))
+    outcome = command("run", configured(frames=60, more=f'[[cameras]]\nname = "b"\nsource = "{damaged}"\n'))
+    assert outcome.code == 0
+    assert outcome.json["summary"]["frames"] > 0
+    assert outcome.json["summary"]["restarts"] == 0
+    assert outcome.err.count("camera b: the recording") == 1
+
+
+def test_when_every_camera_is_lost_the_process_ends(
+    command: Callable[..., Any], configured: Callable[..., Path], tmp_path: Path
+) -> None:
+    damaged = tmp_path / "damaged.mp4"
+    damaged.write_bytes(b"no video at all" * 100)
+    config = configured()
+    config.write_text(config.read_text().replace('"synthetic"', f'"{damaged}"'))
+    outcome = command("run", config)
     assert outcome.code == 1
-    assert "watch b" in outcome.json["error"]
-    assert "started anew" in outcome.json["error"]
+    assert "every camera is lost: trap-1" in outcome.json["error"]
+
+
+def test_another_configured_bundle_replaces_two_damaged_models(
+    configured: Callable[..., Path], tmp_path: Path, bundle: Path
+) -> None:
+    from slot_parts import write
+
+    config = read_config(configured())
+    slots = Slots(tmp_path / "data" / "models", config.slots)
+    slots.install(bundle)
+    slots.install(write(tmp_path / "second.lsla", "second"))
+    slots.begin_trial(slots.state().candidate.digest)
+    for slot in ("a", "b"):
+        (slots.path / f"{slot}.lsla").write_bytes(bundle.read_bytes()[:-100])
+    with opened_parts(config, write(tmp_path / "third.lsla", "third"), print) as parts:
+        assert parts.model.name == "third"
+
+
+def test_check_asks_for_the_signature_that_run_will_ask_for(configured: Callable[..., Path], tmp_path: Path) -> None:
+    path = configured(more=f'[slots]\nrequire_signature = true\ntrusted_keys = "{tmp_path}"')
+    (wrong,) = (one.text for one in check_config(read_config(path), has_demo=False) if not one.good)
+    assert "not signed" in wrong
 
 
 @pytest.mark.broker

@@ -4,7 +4,10 @@ from pathlib import Path
 import pytest
 
 from edge_lsla.errors import SourceError
-from edge_lsla.pipeline.address import mask, parse_address
+from edge_lsla.events import Gap
+from edge_lsla.pipeline.address import mask, names_device, parse_address
+from edge_lsla.pipeline.settings import SourceSettings
+from edge_lsla.pipeline.supervision import CameraLost, SupervisedCamera, SupervisionSettings
 
 
 @pytest.mark.parametrize(
@@ -17,6 +20,7 @@ from edge_lsla.pipeline.address import mask, parse_address
         ("http://h/v?access_token=hunter2#x", "http://h/v?access_token=***#x"),
         ("https://h/v?fps=5", "https://h/v?fps=5"),
         ("clip.mp4", "clip.mp4"),
+        ("/data/clip.mp4", "/data/clip.mp4"),
     ],
 )
 def test_credentials_are_masked(url: str, shown: str) -> None:
@@ -69,6 +73,34 @@ def test_what_is_not_there(tmp_path: Path) -> None:
             parse_address(spec)
 
 
+@pytest.mark.parametrize(
+    ("spec", "shown"),
+    [
+        ("admin:hunter2@10.0.0.5:554/stream", "***@10.0.0.5:554/stream"),
+        ("rtsp:/admin:hunter2@h/x", "***@h/x"),
+        ("rtsp//admin:hunter2@h/x", "***@h/x"),
+        ("//admin:hunter2@h/x", "***@h/x"),
+        ('"rtsp://admin:hunter2@h/x"', '"rtsp://***@h/x"'),
+        ("admin:hunter2://x@h/x", "***@h/x"),
+        ("rtsp:/h/x?password=hunter2", "rtsp:/h/x?password=***"),
+        ("/dev/admin:hunter2@h", "***@h"),
+        ("a\0admin:hunter2@h", "***@h'"),
+    ],
+)
+def test_no_password_of_a_mistyped_url_is_shown(spec: str, shown: str) -> None:
+    with pytest.raises(SourceError) as caught:
+        parse_address(spec)
+    assert caught.value.where == shown
+    assert "hunter2" not in str(caught.value)
+    assert "admin" not in str(caught.value)
+
+
+@pytest.mark.parametrize("spec", ["0", "12", " /dev/video0\n", "/dev/v4l/by-id/usb-1"])
+def test_a_device_is_known_by_its_name(spec: str) -> None:
+    assert names_device(spec)
+    assert not any(map(names_device, ("", "1234", "csi", "synthetic", "rtsp://h/dev/video0", "dev/video0")))
+
+
 def test_a_fifo_is_refused_instead_of_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo.mp4")
     with pytest.raises(SourceError, match="regular file"):
@@ -80,3 +112,19 @@ def test_a_name_with_a_colon_is_a_file(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.chdir(tmp_path)
     address = parse_address("concat:a.mp4")
     assert (address.kind, address.target) == ("file", str(tmp_path.resolve() / "concat:a.mp4"))
+
+
+def test_a_supervised_camera_shows_no_password_of_a_mistyped_url() -> None:
+    gaps: list[Gap] = []
+    camera = SupervisedCamera(
+        "a", "admin:hunter2@h/x", SourceSettings(), SupervisionSettings(resets_per_hour=0), gaps.append
+    )
+    camera.start()
+    try:
+        with pytest.raises(CameraLost) as caught:
+            camera.take(20)
+    finally:
+        camera.stop()
+    assert "***@h/x" in str(camera.state.last_error)
+    for said in (caught.value, camera.state, gaps):
+        assert "hunter2" not in str(said)

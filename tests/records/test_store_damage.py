@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from record_parts import JPEG, NOON, arrived, crops, overwrite, visits, watched
 
+from edge_lsla.errors import UsageError
+from edge_lsla.records.failures import CorruptStoreError, StoreError
 from edge_lsla.records.reader import Reader
 from edge_lsla.records.store import Store
 
@@ -121,8 +123,6 @@ def test_a_removed_database_is_said(folder: Path) -> None:
 
 
 def test_damage_while_running_is_one_sentence_and_mended_by_the_next_start(folder: Path) -> None:
-    from edge_lsla.records.failures import CorruptStoreError
-
     with Store(folder) as store:
         for page in pages_of(folder, "events")[10:20]:
             overwrite(folder / "events.db", page * PAGE, PAGE)
@@ -130,3 +130,64 @@ def test_damage_while_running_is_one_sentence_and_mended_by_the_next_start(folde
             store.recent(10_000)
     with Store(folder) as store:
         assert "moved aside" in store.state.problems[0]
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_database_that_is_taken_away_while_open_is_written_anew(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory, caplog: pytest.LogCaptureFixture, replaced: bool
+) -> None:
+    other = tmp_path_factory.mktemp("other")
+    Store(other).close()
+    with Store(folder) as store:
+        store.record(arrived())  # in the log
+        store.recent()
+        (folder / "events.db").unlink()
+        if replaced:
+            (other / "events.db").rename(folder / "events.db")
+        store.record(arrived(), JPEG)
+        with Reader(folder) as reader:
+            assert sum(1 for _ in reader.events()) == 602
+            assert reader.examine() == []
+        assert (len(store.recent(1000)), store.backlog("broker")) == (602, 152)
+        (said,) = store.state.problems
+        assert said.startswith("the database was removed or replaced while it was open: its 601 events")
+        assert said in caplog.text
+        assert len(aside(folder)) == replaced
+        store.retain()
+    with Store(folder) as store:
+        assert store.state.events == 602 + 2  # the two that had not left
+
+
+def test_a_folder_that_is_gone_is_said_and_recording_goes_on_when_it_is_back(folder: Path) -> None:
+    event, away = arrived(), folder.with_name("away")
+    with Store(folder) as store:
+        folder.rename(away)
+        for _ in range(2):
+            with pytest.raises(StoreError, match="was removed or replaced while it was open, and cannot be written"):
+                store.record(event)
+        away.rename(folder)
+        store.record(event)
+        assert store.state.events == 601
+        assert store.state.problems == ()
+
+
+@pytest.mark.parametrize("table", ["events", "tracks", "deliveries", "gaps", "effort", "days"])
+def test_a_lost_table_is_damage(folder: Path, table: str, caplog: pytest.LogCaptureFixture) -> None:
+    connection = sqlite3.connect(folder / "events.db")
+    connection.execute(f"DROP TABLE {table}")
+    connection.close()
+    with Reader(folder) as reader:
+        assert f"the database is damaged: {table} is missing in it" in reader.examine()
+    with Store(folder) as store:
+        saved = 0 if table == "events" else 600
+        assert store.state.events == saved
+        assert f"({table} is missing in it) and moved aside" in store.state.problems[0]
+        assert f"{saved} events salvaged" in caplog.text
+        assert store.sinks() == ([] if table == "deliveries" else ["broker"])
+
+
+def test_crops_behind_a_symbolic_link_are_refused(folder: Path) -> None:
+    (folder / "crops").rename(folder / "real")
+    (folder / "crops").symlink_to(folder / "real")
+    with pytest.raises(UsageError, match="the folder of the crops is a symbolic link"):
+        Store(folder)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from edge_lsla.errors import UsageError
-from edge_lsla.service.config import Config, read_config
+from edge_lsla.service.config import CameraConfig, Config, read_config
 
 CAMERA = '[[cameras]]\nname = "trap-1"\nsource = "synthetic"\n'
 WHOLE = """
@@ -95,6 +96,15 @@ def test_the_shortest_file(tmp_path: Path) -> None:
         (f'data = "d"\n{CAMERA}[records]\nmax_mb = "many"\n', "records.max_mb: input should be a valid number"),
         (f'data = "d"\n{CAMERA}[records]\nmax_mb = 0\n', "at least 1 MB"),
         (f'data = "d"\n{CAMERA}[stages]\nhang_seconds = nan\n', "a time is above 0"),
+        ('data = ""\n' + CAMERA, "data: not the name of a file or folder"),
+        ('data = "a\\u0000b"\n' + CAMERA, "data: not the name of a file or folder"),
+        (f'data = "{"d/" * 2500}"\n{CAMERA}', "data: a path has at most 2048 bytes"),
+        (f'data = "{"d" * 256}"\n{CAMERA}', "data: a path has at most 2048 bytes, 255 between two slashes"),
+        (f'data = "d"\n{CAMERA}source_file = "a\\u0000"\n', "cameras.0.source_file: not the name of a file"),
+        (f'data = "d"\n{CAMERA}[model]\nbundle = ""\n', "model.bundle: not the name of a file"),
+        (f'data = "d"\n{CAMERA}[model]\nbatch = {"9" * 5000}\n', "not a TOML file"),
+        (f'data = "d"\n{CAMERA}[model]\nbatch = 0x{"f" * 5000}\n', "model.batch: "),
+        (f'data = "d"\n{CAMERA}[records]\nmax_mb = 0x{"f" * 5000}\n', "records.max_mb: "),
         ("data = ", "not a TOML file"),
         ("data = 'a\x00b'", "not a TOML file"),
     ],
@@ -141,3 +151,50 @@ def test_a_source_comes_from_one_place(tmp_path: Path) -> None:
     secret.unlink()
     with pytest.raises(UsageError, match="cannot read the camera's source"):
         config.cameras[0].address()
+
+
+def from_file(file: Path) -> CameraConfig:
+    return CameraConfig.model_validate({"name": "a", "source_file": file})
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "admin:hunter2@10.0.0.5:554/stream",
+        "rtsp:/admin:hunter2@h/x",
+        "rtsp//admin:hunter2@h/x",
+        '"rtsp://admin:hunter2@h/x"',
+        "rtsp://admin:hunter2",
+        "hunter2",
+        "74635281",
+        "root:hunter2:1:0:99999:7:::\ndaemon:*:1:0:99999:7:::\n",
+        "/dev/video0\nhunter2",
+        "hunter2" * 1000,
+        "hunter2\0",
+        "hunter2\xff",
+        "",
+    ],
+)
+def test_what_a_source_file_holds_is_never_shown(content: str, tmp_path: Path) -> None:
+    file = tmp_path / "source"
+    file.write_bytes(content.encode("latin-1"))
+    with pytest.raises(UsageError) as caught:
+        from_file(file).address()
+    said = str(caught.value)
+    assert said.startswith(f"the file does not name a source that can be opened: {file}; ")
+    assert "hunter2" not in said
+    assert "admin" not in said
+    assert "74635281" not in said
+    assert caught.value.__context__ is None
+
+
+def test_a_source_file_may_name_a_camera_that_is_not_there_yet(tmp_path: Path) -> None:
+    (tmp_path / "source").write_text("/dev/video987\n")
+    assert from_file(tmp_path / "source").address() == "/dev/video987"
+
+
+def test_a_source_file_that_never_ends_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for file in (tmp_path / "pipe", Path("/dev/zero")):
+        with pytest.raises(UsageError, match=f"cannot read the camera's source: {file}; not a regular file"):
+            from_file(file).address()

@@ -224,6 +224,24 @@ def test_a_damaged_state_is_made_anew_from_the_slots(slots: Slots, text: str) ->
     assert slots.state() == state
 
 
+def test_a_damaged_state_is_said(slots: Slots, caplog: pytest.LogCaptureFixture) -> None:
+    (slots.path / "state.json").write_text("{")
+    slots.state()
+    assert "the record of the slots is damaged; slot a answers" in caplog.text
+    (slots.path / "a.lsla").write_bytes(b"")
+    caplog.clear()
+    assert slots.state() == State()
+    assert "damaged, and no slot has a whole model" in caplog.text
+
+
+@pytest.mark.parametrize("time", ["1e300", "NaN", "-1", "9" * 400, '"now"'])
+def test_a_time_that_is_no_date_is_damage(slots: Slots, time: str) -> None:
+    values = json.loads((slots.path / "state.json").read_text())
+    values["history"][0]["time"] = "TIME"
+    assert parse(json.dumps(values).replace('"TIME"', time).encode()) is None
+    assert parse(json.dumps(values).replace('"TIME"', "1e9").encode()) is not None
+
+
 def test_a_damaged_model_gives_way_to_the_other(slots: Slots, second: Path) -> None:
     digest = slots.install(second).held.digest
     slots.begin_trial(digest)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,13 @@ def test_a_token_that_is_not_there_is_said(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.delenv("TRAP_TOKEN", raising=False)
     with pytest.raises(UsageError, match=r"no environment variable TRAP_TOKEN: token_env"):
         read_token(StatusSettings(token_env="TRAP_TOKEN"))
+
+
+def test_a_token_is_not_awaited_from_a_pipe_or_device(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for file in (tmp_path / "pipe", Path("/dev/zero")):
+        with pytest.raises(UsageError, match=f"cannot be read from {file}: token_file; not a regular file"):
+            read_token(StatusSettings(token_file=file))
 
 
 class Clock:
