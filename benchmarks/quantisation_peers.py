@@ -281,9 +281,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, help="a data set; default: the demo's pictures, or its data set")
     parser.add_argument("--images", type=int, default=10**6, help="most pictures of each split to judge on")
     parser.add_argument("--calibrate", type=int, default=224, help="pictures to calibrate on")
-    parser.add_argument(
-        "--entrants", default="", help="only those that this fits; kept for other models"
-    )
+    parser.add_argument("--entrants", default="", help="only those that this fits; kept for other models")
     wanted = parser.parse_args()
     wanted.data = wanted.data or (DEMO if wanted.model is None else DEMO_DATA)
     return wanted

@@ -50,6 +50,7 @@ def readme_commands() -> list[str]:
     return [line for line in lines if line.startswith("python cli.py") and not any(w in line for w in elsewhere)]
 
 
+@pytest.mark.slow
 def test_the_readmes_commands_work(command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lines = readme_commands()
     assert len(lines) >= 9
