@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -64,6 +68,25 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
     save_checkpoint(path, model.state_dict(), config, LABELS, Preprocessing(32))
     return path
+
+
+@pytest.fixture
+def process() -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Start a verb in a process of its own; what still runs at the end is killed."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(*arguments: object, **options: Any) -> subprocess.Popen[str]:
+        started.append(subprocess.Popen(
+            [sys.executable, str(Path(__file__).parents[1] / "cli.py"), *(str(a) for a in arguments)],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options,
+        ))  # fmt: skip
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.kill()
+        if not (one.stdout is None or one.stdout.closed):
+            one.communicate()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -66,6 +66,7 @@ COMPOSERS = {
     "timing",
     "typed_graphs",
     "verbs",
+    "watching",
 }
 HEAVY = (
     "torch",

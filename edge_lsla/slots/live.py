@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import deque
@@ -13,6 +14,8 @@ import numpy as np
 
 from edge_lsla.slots.comparison import REMEMBERED, Answers, Comparison, Crop, LoadedModel, checked, percentile
 from edge_lsla.slots.state import Held
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -133,7 +136,8 @@ class Live:
                 return True
             try:
                 trial.other = trial.other or self._reopen(trial.other_held)  # other calls wait: better than failing
-            except Exception:
+            except Exception as error:  # the caller raises what the live model failed on; this is only why it must
+                log.error("the model before cannot be opened again: %s", error)
                 return False
             self.seat, trial.failed, self._offered = trial.other, reason, None
             self.changed.notify_all()

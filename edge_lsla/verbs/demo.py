@@ -19,6 +19,7 @@ from edge_lsla.console import say
 from edge_lsla.errors import BundleError, EdgeLslaError, UsageError
 from edge_lsla.timing import medians_ms
 from edge_lsla.verbs.opening import opened
+from edge_lsla.watching import watch_source
 
 if TYPE_CHECKING:
     from calibration.splits import Divided
@@ -69,7 +70,7 @@ def demo(
         _draw_samples(models["int8"], picture)
         from edge_lsla.pipeline.settings import SourceSettings
 
-        app.watch_source(models["int8"], str(DEMO / "pests.mp4"), SourceSettings(), save=video, quiet=True)
+        watch_source(models["int8"], str(DEMO / "pests.mp4"), SourceSettings(), save=video, quiet=True)
     say().print(demo_results(rows, len(held_out)))
     say().print(f"bundle:   {bundle}\nreport:   {page}\npictures: {picture}\nvideo:    {video}")
     python = os.path.relpath(sys.executable) if sys.executable.startswith(str(Path.cwd())) else "python"

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,25 +46,6 @@ def command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Command:
         return Outcome(result.exit_code, result.stdout, result.stderr)
 
     return run
-
-
-@pytest.fixture
-def process() -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Start a verb in a process of its own; what still runs at the end is killed."""
-    started: list[subprocess.Popen[str]] = []
-
-    def start(*arguments: object, **options: Any) -> subprocess.Popen[str]:
-        started.append(subprocess.Popen(
-            [sys.executable, str(ROOT / "cli.py"), *(str(a) for a in arguments)],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options,
-        ))  # fmt: skip
-        return started[-1]
-
-    yield start
-    for one in started:
-        one.kill()
-        if not (one.stdout is None or one.stdout.closed):
-            one.communicate()
 
 
 @pytest.fixture(scope="session")
