@@ -121,6 +121,7 @@ def play(case: Case, classify: Classify = oracle) -> Outcome:
         predictions = classify(crops, boxes, scene.truth(seconds, least=0.0)) if boxes else ()
         after = time.perf_counter()
         found: Found = finding.conclude(frame, boxes, predictions)
+        finding.learn(frame)
         outcome.overhead_ms.append(1000 * (time.perf_counter() - after + middle - begin))
         outcome.regions += len(boxes)
         outcome.frames += 1

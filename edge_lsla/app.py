@@ -237,7 +237,7 @@ def infer_camera(
     settings = SourceSettings(
         size=_size(size), rate=rate, read_timeout=timeout, pictures=_synthetic_pictures(source), insects=walking
     )
-    with opened(engine, backend, precision, threads, rebuild=rebuild) as model:
+    with opened(engine, backend, precision, threads, rebuild=rebuild, spinning=False) as model:
         return watch_source(
             model,
             source,

@@ -49,6 +49,7 @@ class Arrivals:
         self._waiting: deque[Arrived] = deque()
         self._times: deque[float] = deque(maxlen=RATE_WINDOW)
         self._error: BaseException | None = None
+        self._woken = False
         self.ended: str | None = None
         self.taken = self.dropped = 0
         self.watching, self.since = False, time.time()
@@ -91,8 +92,14 @@ class Arrivals:
             self._watch(False)
             self._changed.notify_all()
 
+    def wake(self) -> None:
+        """Let `take` return, now or when it is called next, also without a frame."""
+        with self._changed:
+            self._woken = True
+            self._changed.notify_all()
+
     def take(self, timeout: float) -> Frame | None:
-        """Return a frame, or None when none came within `timeout` seconds.
+        """Return a frame, or None when none came within `timeout` seconds or `wake` was called.
 
         Raises:
             StopIteration: there will be none.
@@ -106,7 +113,8 @@ class Arrivals:
                 if self.ended is not None:
                     raise StopIteration
                 left = deadline - time.monotonic()
-                if left <= 0:
+                if left <= 0 or self._woken:
+                    self._woken = False
                     return None
                 self._changed.wait(left)
             one = self._waiting.popleft()

@@ -5,6 +5,7 @@ The caller classifies between `crops` and `conclude`, so that crops of several c
     boxes = finding.regions(frame)
     predictions = model(finding.crops(frame, boxes)) if boxes else ()
     found = finding.conclude(frame, boxes, predictions)
+    finding.learn(frame)
 """
 
 from __future__ import annotations
@@ -121,8 +122,7 @@ class Finding:
             return self._most(tiles((width, height), self.settings.grid))
         assert self._motion is not None
         now = _clock(frame)
-        kept = self._tracker.restless(now - self._blind_seconds, self.settings.motion.settle_seconds)
-        moving = self._motion.boxes(frame.pixels, now, kept)
+        moving = self._motion.boxes(frame.pixels, now)
         if moving is None:
             self._blind_since = now if self._blind_since is None else self._blind_since
             return ()
@@ -167,6 +167,12 @@ class Finding:
             self._views = {key: view for key, view in self._views.items() if key in live}
             self._views |= {one.track: _thumbnail(cut(frame.pixels, one.box)) for one in found if one.track is not None}
         return Found(found, tracked.arrived, tracked.left, tracked.live)
+
+    def learn(self, frame: Frame) -> None:
+        """Let the ground be learned from the frame that was concluded last; what was found should be on its way."""
+        if self._motion is not None and self._blind_since is None:
+            now = _clock(frame) - self._blind_seconds
+            self._motion.learn(self._tracker.restless(now, self.settings.motion.settle_seconds))
 
     def finish(self) -> tuple[Track, ...]:
         """Let every individual leave, as of when it was last seen: the camera is not watched any more."""

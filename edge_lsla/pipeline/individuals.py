@@ -14,6 +14,7 @@ from edge_lsla.pipeline.regions import centre
 from edge_lsla.predictions import Prediction
 
 UNKNOWN = "unknown"  # the label of what the model is not sure of
+JUDGE_SECONDS = 0.2  # between two views of an individual that are compared
 VELOCITY_SECONDS = 0.3  # over which an individual's speed is taken
 STIRRED = 0.5  # sizes by which an individual must move to have moved
 BETTER = 1.1  # times better, from which on a view replaces the best so far
@@ -81,6 +82,7 @@ class Individual:
         named, abstained: frames that named a class, and that did not.
         votes: by class, summed confidence.
         refused: summed confidence of the frames that abstained.
+        judged: when a view was last compared with the best one, once it had arrived.
     """
 
     first: float
@@ -103,6 +105,7 @@ class Individual:
     crop: NDArray[np.uint8] | None = None
     crop_label: str = ""
     crop_score: float = 0.0
+    judged: float = -math.inf
 
     def see(self, detection: Detection, time: float, now: float, clock: float) -> None:
         """Take a sighting."""
@@ -163,11 +166,12 @@ class Individual:
     def keep_best(self, detection: Detection, view: Callable[[Box], NDArray[np.uint8]], side: int) -> None:
         """Keep the view of a sighting, reduced to `side` pixels, where it is the surest and sharpest of its class."""
         label = self.label
-        if self.crop is not None and detection.label != label:
+        if self.crop is not None and (detection.label != label or self.seen < self.judged + JUDGE_SECONDS):
             return
         fits = self.crop_label == label
         if fits and detection.confidence <= self.crop_score:  # sharpness is at most 1: it cannot be better
             return
+        self.judged = self.seen if self.arrived else self.judged
         pixels = _bounded(view(detection.box), side)
         score = detection.confidence * _sharpness(pixels)
         if self.crop is None or not fits or score > BETTER * self.crop_score:

@@ -81,18 +81,18 @@ class Motion:
         self.full_frame_changes = 0
         self._restart(0.0)
 
-    def boxes(self, pixels: NDArray[np.uint8], now: float, kept: Sequence[Box] = ()) -> tuple[Box, ...] | None:
-        """Return what moves, largest first, and learn.
+    def boxes(self, pixels: NDArray[np.uint8], now: float) -> tuple[Box, ...] | None:
+        """Return what moves, largest first.
 
         Args:
             pixels: uint8 [H, W, 3].
             now: seconds on a clock that never goes back.
-            kept: where the ground is not to be learned.
 
         Returns:
             Boxes in the frame's pixels; None while the ground is being learned, when nothing can be said.
         """
         small = self._reduced(pixels, now)
+        self._now = now
         if not self._ready(small, now):
             return None
         small = self._evened(small)
@@ -103,12 +103,30 @@ class Motion:
             self._restart(now)
             self._ready(small, now)
             return None
-        if now - self._learned >= LEARN_SECONDS:
-            self._learn(small, now, kept)
         self._mask = self._cv2.morphologyEx(mask, self._cv2.MORPH_OPEN, self._small_part)
         self._small = small
         found = sorted(self._parts(), key=lambda box: -box.width * box.height)
         return tuple(self._enlarged(box) for box in found)
+
+    def learn(self, kept: Sequence[Box] = ()) -> None:
+        """Learn from the frame that `boxes` was last asked about, a few times a second.
+
+        It takes as long as `boxes`, and so may wait until what was found is passed on.
+
+        Args:
+            kept: where the ground is not to be learned.
+        """
+        elapsed = self._now - self._learned
+        if elapsed < LEARN_SECONDS:
+            return
+        lesson = self._small
+        if kept:
+            lesson = lesson.copy()
+            for box in kept:
+                part = self._reduced_slices(box)
+                lesson[part] = self._ground()[part]
+        self._model.apply(lesson, learningRate=1 - math.exp(-elapsed / self._settings.history_seconds))
+        self._learned, self._background = self._now, None
 
     def is_ghost(self, box: Box) -> bool:
         """Say whether a place differs from the ground because something left it: its outline is in the ground.
@@ -153,7 +171,7 @@ class Motion:
     def _restart(self, now: float) -> None:
         model = self._cv2.createBackgroundSubtractorMOG2(500, self._settings.sensitivity**2, detectShadows=False)
         self._model: Any = model
-        self._frames, self._begun, self._learned = 0, now, now
+        self._frames, self._begun, self._learned, self._now = 0, now, now, now
         self._level = np.zeros(3)
         self._mask = self._small = np.zeros((0, 0), np.uint8)
         self._background: NDArray[np.uint8] | None = None
@@ -177,17 +195,6 @@ class Motion:
             return small
         evened: NDArray[np.uint8] = self._cv2.multiply(small, (*gain.tolist(), 0.0))
         return evened
-
-    def _learn(self, small: NDArray[np.uint8], now: float, kept: Sequence[Box]) -> None:
-        rate = 1 - math.exp(-(now - self._learned) / self._settings.history_seconds)
-        lesson = small
-        if kept:
-            lesson = small.copy()
-            for box in kept:
-                part = self._reduced_slices(box)
-                lesson[part] = self._ground()[part]
-        self._model.apply(lesson, learningRate=rate)
-        self._learned, self._background = now, None
 
     def _ground(self) -> NDArray[np.uint8]:
         if self._background is None:

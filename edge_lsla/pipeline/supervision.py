@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from edge_lsla.errors import UsageError
+from edge_lsla.errors import InputError, UsageError
 from edge_lsla.events import Gap
 from edge_lsla.pipeline.address import names_recording
 from edge_lsla.pipeline.arrivals import Arrivals, Arrived
@@ -69,7 +69,8 @@ class SupervisedCamera:
 
     Args:
         name: under which gaps and frames are recorded.
-        source: see `open_source`.
+        source: see `open_source`; or what returns it, asked anew at each try. Where that raises an `InputError`, the
+            camera is lost, and nothing is done but to ask again.
         opening: see `SourceSettings`.
         settings: see `SupervisionSettings`.
         on_gap: called in the camera's thread when a gap begins (`ended` is None) and when it ends, once each. What it
@@ -79,7 +80,7 @@ class SupervisedCamera:
     def __init__(
         self,
         name: str,
-        source: str,
+        source: str | Callable[[], str],
         opening: SourceSettings,
         settings: SupervisionSettings,
         on_gap: Callable[[Gap], None],
@@ -88,7 +89,7 @@ class SupervisedCamera:
         self._arrivals = Arrivals(name)
         self._gaps = Gaps(name, on_gap)
         self._recovery = Recovery(settings)
-        self._recording = names_recording(source)
+        self._recording = isinstance(source, str) and names_recording(source)  # else known once it is open
         self._stopping = threading.Event()
         self._wanted: float | None = None  # the pace; `_pace` is what the capture process was told
         self._pace: float | None = None
@@ -125,8 +126,14 @@ class SupervisedCamera:
             raise UsageError("a frame rate is 0 to 10000 a second", rate, "report this")
         self._wanted = rate
 
+    def wake(self) -> None:
+        """Let `take` return, now or when it is called next, also without a frame; from any thread."""
+        self._arrivals.wake()
+
     def take(self, timeout: float) -> Frame | None:
-        """Return the newest frame (of a recording, the next one), or None when none came within `timeout` seconds.
+        """Return the newest frame (of a recording, the next one).
+
+        None where none came within `timeout` seconds, or `wake` was called.
 
         Raises:
             StopIteration: the source is at its end, or the camera was stopped.
@@ -257,6 +264,13 @@ class SupervisedCamera:
     def _try(self) -> None:
         """Open the source, by the step that is due or for the first time."""
         self._due = None
+        try:
+            source = self._source if isinstance(self._source, str) else self._source()
+        except InputError as error:
+            self._last_error = str(error)
+            self._gaps.begin(self._last_error)
+            self._due = time.monotonic() + self._settings.longest_pause_seconds
+            return
         if self._step is not None:
             wrong = run_resets(self._settings, self._stopping) if self._step == RESET else []
             self._gaps.tried(f"{self._step} ({', '.join(wrong)})" if wrong else self._step)
@@ -273,7 +287,7 @@ class SupervisedCamera:
         self._read = 0
         self._link.tell(
             "open",
-            source=self._source,
+            source=source,
             opening=plain_settings(self._opening),
             rate=self._pace or None,
             skip=self._next if self._recording else 0,

@@ -255,6 +255,7 @@ class _Run:
         best = max(found.detections, key=lambda one: (one.label != UNKNOWN, one.confidence), default=None)
         predictions, label = (best.predictions, best.label) if best else ((), NOTHING)
         self.write(frame, predictions, label, (end - begin) * 1000, found.detections, found.live)
+        finding.learn(frame)
 
     def answers(self, pictures: Sequence[NDArray[np.uint8]]) -> Sequence[tuple[Prediction, ...]]:
         results = self.classify(pictures)

@@ -41,11 +41,22 @@ class CropFolder:
         """
         if not _ID.fullmatch(event.id):
             raise UsageError("an event's identifier has letters, digits, - and _, at most 64", event.id, "report this")
+        return f"{self.day(event.time)}/{event.id}.jpg"
+
+    @staticmethod
+    def day(when: float) -> str:
+        """Return the folder of a moment's day, given in seconds since the epoch."""
         try:
-            day = _EPOCH + datetime.timedelta(seconds=event.time)
+            day = _EPOCH + datetime.timedelta(seconds=when)
         except OverflowError:
             day = _EPOCH
-        return f"{FOLDER}/{day.year:04}/{day.month:02}/{day.day:02}/{event.id}.jpg"
+        return f"{FOLDER}/{day.year:04}/{day.month:02}/{day.day:02}"
+
+    def make_day(self, day: str) -> None:
+        """Make a day's folder, durably."""
+        if day not in self._known:
+            durable.make_folders(self._root, self._root / day)
+            self._known.add(day)
 
     def write(self, crops: Sequence[tuple[str, bytes]]) -> dict[str, str]:
         """Write crops durably; return why, for each that could not be."""
@@ -54,9 +65,7 @@ class CropFolder:
         for place, data in crops:
             day = day_of(place)
             try:
-                if day not in self._known:
-                    durable.make_folders(self._root, self._root / day)
-                    self._known.add(day)
+                self.make_day(day)
                 try:
                     durable.write_file(self._root / place, data)
                 except FileNotFoundError:  # somebody removed the folder

@@ -8,6 +8,7 @@ import logging
 import shutil
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,6 +30,7 @@ from edge_lsla.records.settings import RecordSettings
 log = logging.getLogger(__name__)
 
 NOT_RECORDED = "the event cannot be recorded"
+AHEAD_SECONDS = 3600.0  # before midnight, when the next day's folder is made
 
 
 @dataclass(frozen=True)
@@ -236,6 +238,7 @@ class Store:
         with self._writing("the records cannot be read"):
             self._count()
             self._say(done)
+            self._prepare_day(time.time() + AHEAD_SECONDS)
         return done
 
     @property
@@ -285,6 +288,13 @@ class Store:
         self._problems["reopened"] = f"{what}: its {self._events} events were written into a new one{kept}"
         log.warning("%s: %s", self._folder, self._problems["reopened"])
 
+    def _prepare_day(self, when: float) -> None:
+        """Make a day's folder before its first crop comes, which then is on the disk as soon as any other."""
+        with contextlib.suppress(sqlite3.OperationalError, OSError):  # the first crop tries again, and it is said
+            day = self._crops.day(when)
+            recovery.remember_days(self._connection, {day}, self._days)
+            self._crops.make_day(day)
+
     def _has(self, event_id: str) -> bool:
         return self._connection.execute("SELECT 1 FROM events WHERE id = ?", (event_id,)).fetchone() is not None
 
@@ -330,6 +340,7 @@ class Store:
             if not self._events and recovery.any_crop(self._crops):
                 self._problems["missing"] = "there are crops but no events: the database was removed or lost"
             recovery.close_gaps(self._connection)
+            self._prepare_day(time.time())
             self.record_many([(event, None) for event in recovery.interrupted_tracks(self._connection)])
         except (StoreFullError, sqlite3.OperationalError, OSError) as error:
             self._problems["recovery"] = f"what a power cut left unfinished stays so until the next start: {error}"

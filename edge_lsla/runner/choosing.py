@@ -31,6 +31,7 @@ class Request:
         backend: a backend's name, or "auto".
         precision: None: the bundle's preferred one.
         threads: of the CPU; None: all.
+        spinning: of these threads; see `OnnxRuntimeRunner`.
         options: of an engine that is built here, or was, and lies in the cache.
         rebuild: builds one where the bundle and the cache have none that fits; None: it is not allowed.
     """
@@ -38,6 +39,7 @@ class Request:
     backend: str = "auto"
     precision: str | None = None
     threads: int | None = None
+    spinning: bool = True
     options: EngineOptions = field(default_factory=EngineOptions)
     rebuild: Rebuild | None = None
 
@@ -98,7 +100,10 @@ def _start(bundle: Bundle, backend: str, request: Request) -> tuple[Artifact, Ru
     if backend == "onnxruntime":
         artifact = bundle.artifact(backend, request.precision)
         return artifact, OnnxRuntimeRunner(
-            functools.partial(bundle.read, artifact), threads=request.threads, where=f"{bundle.path}: {artifact.name}"
+            functools.partial(bundle.read, artifact),
+            threads=request.threads,
+            spinning=request.spinning,
+            where=f"{bundle.path}: {artifact.name}",
         )
     bundle.artifact(backend, request.precision)  # says what the bundle holds, where it has nothing for this backend
     device = describe_device()

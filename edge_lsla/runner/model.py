@@ -172,6 +172,7 @@ def load(
     backend: str = "auto",
     precision: str | None = None,
     threads: int | None = None,
+    spinning: bool = True,
     verify: bool = False,
     batch: int = 1,
     rebuild: Rebuild | None = None,
@@ -183,6 +184,8 @@ def load(
         backend: a backend's name, or "auto": the first of tensorrt, tensorrt-rtx and onnxruntime that runs here.
         precision: "fp32", "fp16" or "int8"; None: the bundle's preferred one.
         threads: CPU threads of one inference; None: all.
+        spinning: whether these keep a core busy for some milliseconds after an inference, so as to begin the next one
+            sooner; better not where pictures come at their own pace.
         verify: run the golden set first, and refuse when it fails.
         batch: the largest that an engine should take which is built on this device; any number of pictures can be run.
         rebuild: `edge_lsla.engine_building.rebuild_here`, which builds an engine where neither the bundle nor this
@@ -199,7 +202,7 @@ def load(
         raise UsageError(f"unknown precision {precision!r}", "precision", f"use {', '.join(PRECISIONS)}")
     bundle = open_bundle(path)
     try:
-        chosen = choose(bundle, Request(backend, precision, threads, EngineOptions(batch), rebuild))
+        chosen = choose(bundle, Request(backend, precision, threads, spinning, EngineOptions(batch), rebuild))
         runner, where, settings = chosen.runner, f"{path}: {chosen.artifact.name}", bundle.manifest
         if (runner.image_size, runner.classes) != (settings.preprocessing.image_size, len(settings.labels)):
             raise CompatibilityError("model and manifest differ in image size or classes", where, "build it again")

@@ -38,6 +38,8 @@ class OnnxRuntimeRunner:
     Args:
         model: the serialised ONNX file, which is kept for `profile`; or a function that reads it, called again then.
         threads: of one inference; None: as many as the process may use.
+        spinning: whether they wait for the next inference by computing, for some milliseconds: it comes sooner, where
+            inferences follow each other at once, and keeps a core busy, where they do not.
         where: named in errors.
 
     Raises:
@@ -49,13 +51,18 @@ class OnnxRuntimeRunner:
     backend = "onnxruntime"
 
     def __init__(
-        self, model: bytes | Callable[[], bytes], *, threads: int | None = None, where: object = "model"
+        self,
+        model: bytes | Callable[[], bytes],
+        *,
+        threads: int | None = None,
+        spinning: bool = True,
+        where: object = "model",
     ) -> None:
         if threads is not None and (not isinstance(threads, int) or not 1 <= threads <= MOST_THREADS):
             raise UsageError(f"threads are a number from 1 to {MOST_THREADS}", "threads", "leave it out for all cores")
         runtime = import_onnxruntime()
         self._model: Callable[[], bytes] | None = model if callable(model) else lambda: model
-        self._session: Any = open_session(self._model(), threads, where)
+        self._session: Any = open_session(self._model(), threads, where, spinning=spinning)
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         names = [output.name for output in outputs]
         if [i.name for i in inputs] != ["images"] or names not in (["logits"], ["logits", SATURATION]):
@@ -154,11 +161,18 @@ def _counted_names(session: Any, where: object) -> tuple[str, ...]:
 
 
 def open_session(
-    model: bytes, threads: int | None, where: object, *, profile: Path | None = None, optimised: Path | None = None
+    model: bytes,
+    threads: int | None,
+    where: object,
+    *,
+    spinning: bool = True,
+    profile: Path | None = None,
+    optimised: Path | None = None,
 ) -> Any:
     """Make a session with the runner's options.
 
     Args:
+        spinning: see `OnnxRuntimeRunner`.
         profile: what the name of a file with kernels' times is to begin with.
         optimised: where to write the graph that will run.
 
@@ -169,6 +183,8 @@ def open_session(
     options = runtime.SessionOptions()
     options.log_severity_level = 4  # its errors arrive as exceptions; the log would only repeat them
     options.intra_op_num_threads = threads or 0
+    if not spinning:
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if b"QuantizeLinear" in model and integer_products_saturate():
         # Slower, and exact; elsewhere it would only be slower.
         options.add_session_config_entry("session.x64quantprecision", "1")

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from edge_lsla.pipeline.supervision import SupervisedCamera
 
 log = logging.getLogger(__name__)
-# One frame in the engine while the next one is prepared; with "motion", where to look follows from what was found.
-IN_FLIGHT = {"full": 2, "grid": 2, "motion": 1}
+# A frame for each of the engine's two workers and one behind them; with "motion", where to look next follows from what
+# was found.
+IN_FLIGHT = {"full": 3, "grid": 3, "motion": 1}
 POLL_SECONDS = 0.1
 ENGINE_SECONDS = 15.0  # the longest that a frame waits for the engine
 RETRY_SECONDS = 60  # until a camera that is lost for good is begun anew
@@ -162,8 +163,10 @@ class Looking:
         self._pending.clear()  # of a stage that failed
         while not pulse.stopping:
             pulse.beat()
+            answered = bool(self._pending) and self._pending[0].ticket.done
             try:
-                frame = self.camera.take(0.0 if self._pending else POLL_SECONDS) if self._room else None
+                # A frame that is there goes to the engine first, so that it has work meanwhile.
+                frame = self.camera.take(0.0 if answered else POLL_SECONDS) if self._room else None
             except StopIteration:
                 while self._pending:
                     self._finish(pulse)
@@ -172,7 +175,7 @@ class Looking:
                 return
             if frame is not None:
                 self._begin(frame)
-            elif self._pending:
+            elif self._pending and (answered or not self._room):
                 self._finish(pulse)
         self.end()
 
@@ -211,7 +214,8 @@ class Looking:
 
     def _begin(self, frame: Frame) -> None:
         boxes = self._finding.regions(frame)
-        self._pending.append(_InFlight(frame, boxes, self._engine.submit(self._finding.crops(frame, boxes))))
+        ticket = self._engine.submit(self._finding.crops(frame, boxes), self.camera.wake)
+        self._pending.append(_InFlight(frame, boxes, ticket))
 
     def _finish(self, pulse: Pulse) -> None:
         one = self._pending.popleft()
@@ -242,6 +246,7 @@ class Looking:
             self.overheads.append((now - one.frame.captured - one.ticket.seconds) * 1000)
             self.frames += 1
             self.seen = Seen(one.frame, found)
+        self._finding.learn(one.frame)
 
     def _event(self, kind: str, track: Track) -> Event:
         details: dict[str, object] = {}

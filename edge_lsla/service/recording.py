@@ -91,6 +91,7 @@ class Recording:
 
     def work(self, pulse: Pulse) -> None:
         """Write until the stage should end."""
+        to_jpeg(np.zeros((8, 8, 3), np.uint8), self._quality)  # loads what the first event should not wait for
         while not pulse.stopping:
             pulse.beat()
             if self._fill(POLL_SECONDS) and not self._write():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,11 @@ class ServedModel:
         return self.model.artifact.sha256
 
     @property
+    def precision(self) -> str:
+        """The precision in which it runs."""
+        return self.model.artifact.precision
+
+    @property
     def threshold(self) -> float:
         """The least confidence that the bundle was calibrated for, 0 where it was for none."""
         return self.model.manifest.threshold
@@ -64,7 +70,11 @@ class ServedModel:
 def opener(
     backend: str, precision: str | None, threads: int | None, batch: int, rebuild: bool
 ) -> Callable[[Path], ServedModel]:
-    """Return what opens a slot's file, as `infer` would with these options."""
+    """Return what opens a slot's file, as `infer` would with these options.
+
+    Threads that are not given are all cores but one, which cameras, tracks and records have to themselves.
+    """
+    chosen = threads or max(1, len(os.sched_getaffinity(0)) - 1)
 
     def open_slot(path: Path) -> ServedModel:
         from edge_lsla.engine_building import rebuild_here
@@ -72,7 +82,15 @@ def opener(
 
         building = rebuild_here if rebuild else None
         return ServedModel(
-            load(path, backend=backend, precision=precision, threads=threads, batch=batch, rebuild=building)
+            load(
+                path,
+                backend=backend,
+                precision=precision,
+                threads=chosen,
+                spinning=False,
+                batch=batch,
+                rebuild=building,
+            )
         )
 
     return open_slot

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import threading
 import time
@@ -19,6 +20,7 @@ from edge_lsla.service.health import Health
 from edge_lsla.service.notify import Notifier
 from edge_lsla.service.parts import Eye, Parts, forget_sinks, opened_parts, stop_all, threshold
 from edge_lsla.service.recording import Recorded
+from edge_lsla.service.shared_engine import EngineWorker
 from edge_lsla.service.stages import Pulse, StageError, Stages
 from edge_lsla.slots.switching import Outcome
 from edge_lsla.status.server import StatusServer
@@ -32,6 +34,7 @@ RETAIN_SECONDS = 300.0
 FLUSH_SECONDS = 1.0
 PAGE_SECONDS = 10  # between looks whether the status page is up
 STATUS_SECONDS = 10.0
+ENGINE_WORKERS = 2
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,8 @@ class Service:
             self.health = health = Health(self._config, parts, stages)
             try:
                 self._start(parts, stages, health, stack)
+                gc.freeze()  # what is here stays: looking through it again and again would hold frames up
+                stack.callback(gc.unfreeze)
                 ended = self._watch(parts, stages, stop, begin, max_seconds)
             finally:
                 self._notifier.stopping()
@@ -120,7 +125,10 @@ class Service:
         for warning in parts.warnings:
             log.warning("%s", warning)
         stages.start("records", parts.recording.work)
-        stages.start("engine", parts.engine.work)
+        for number in range(1, ENGINE_WORKERS + 1):
+            stages.start(f"engine {number}", EngineWorker(parts.engine).work)
+        if parts.sampling.takers:
+            stages.start("samples", parts.sampling.work)
         for eye in parts.eyes:
             eye.camera.start()
             stages.start(f"watch {eye.name}", eye.looking.work)
@@ -193,7 +201,7 @@ class Service:
             if camera.finding.min_confidence is None:  # each model has its own
                 eye.finding.min_confidence = threshold(parts.model)
         details = {"what": outcome.what, "name": outcome.held.name, "slot": outcome.held.slot, "why": outcome.reason}
-        details["bundle"] = outcome.held.digest
+        details |= {"bundle": outcome.held.digest, "precision": outcome.held.precision}
         parts.recording.put(Recorded(Event(kind="model", time=time.time(), clock=parts.clock_state, details=details)))
 
 

@@ -42,8 +42,9 @@ class Ticket:
         digest: of the artifact that answered; "" where there was nothing to answer.
     """
 
-    def __init__(self, crops: Sequence[Crop]) -> None:
+    def __init__(self, crops: Sequence[Crop], on_done: Callable[[], None] = lambda: None) -> None:
         self.crops = crops
+        self._on_done = on_done
         self.seconds = 0.0
         self.digest = ""
         self._answers: Answers = ()
@@ -56,11 +57,18 @@ class Ticket:
         """Hand over the predictions, one tuple a crop."""
         self._answers, self.seconds, self.digest = answers, seconds, digest
         self._done.set()
+        self._on_done()
 
     def fail(self, error: BaseException) -> None:
         """Say that there will be none."""
         self._error = error
         self._done.set()
+        self._on_done()
+
+    @property
+    def done(self) -> bool:
+        """Whether `result` returns at once."""
+        return self._done.is_set()
 
     def result(self, pulse: Pulse, timeout: float) -> Answers:
         """Wait for the predictions.
@@ -81,7 +89,7 @@ class Ticket:
 
 
 class SharedEngine:
-    """Collects tickets of any thread and answers them in batches, from the thread that runs `work`.
+    """Collects tickets of any thread, which its workers answer in batches.
 
     Args:
         answer: crops uint8 [h, w, 3] to predictions, likeliest first, one tuple a crop.
@@ -92,13 +100,16 @@ class SharedEngine:
         self._engine, self._batch = answer, batch
         self._waiting: deque[Ticket] = deque()
         self._changed = threading.Condition()
-        self._taken: list[Ticket] = []
         self.crops = 0
-        self.seconds = 0.0
 
-    def submit(self, crops: Sequence[Crop]) -> Ticket:
-        """Queue a frame's crops; without any, the ticket is answered at once."""
-        ticket = Ticket(crops)
+    def submit(self, crops: Sequence[Crop], on_done: Callable[[], None] = lambda: None) -> Ticket:
+        """Queue a frame's crops; without any, the ticket is answered at once.
+
+        Args:
+            crops: uint8 [h, w, 3] each.
+            on_done: called in the engine's thread once there is an answer, or will be none.
+        """
+        ticket = Ticket(crops, on_done)
         if crops:
             with self._changed:
                 self._waiting.append(ticket)
@@ -110,6 +121,39 @@ class SharedEngine:
         """Frames whose crops wait."""
         return len(self._waiting)
 
+    def take(self, timeout: float) -> list[Ticket]:
+        """Take whole tickets up to a batch, at least one; none where none came within `timeout` seconds."""
+        taken: list[Ticket] = []
+        room = self._batch
+        with self._changed:
+            if not self._waiting:
+                self._changed.wait(timeout)
+            while self._waiting and (not taken or len(self._waiting[0].crops) <= room):
+                taken.append(self._waiting.popleft())
+                room -= len(taken[-1].crops)
+        return taken
+
+    def answer(self, crops: Sequence[Crop], pulse: Pulse) -> tuple[Answers, str]:
+        """Return the predictions, in as many batches as it takes, and the digest of the artifact that gave them."""
+        answers: list[tuple[Prediction, ...]] = []
+        for first in range(0, len(crops), self._batch):
+            answered = self._engine(crops[first : first + self._batch])
+            answers += answered.predictions
+            pulse.beat()
+        if len(answers) != len(crops):
+            raise EngineError(f"the model answered {len(answers)} crops of {len(crops)}", None, "report this")
+        with self._changed:
+            self.crops += len(crops)
+        return answers, answered.digest
+
+
+class EngineWorker:
+    """Answers a shared engine's tickets; of two, one prepares its crops while the other's are in the model."""
+
+    def __init__(self, engine: SharedEngine) -> None:
+        self._engine = engine
+        self._taken: list[Ticket] = []
+
     def work(self, pulse: Pulse) -> None:
         """Answer tickets until the stage should end; what the stage left unanswered before fails."""
         for ticket in self._taken:
@@ -117,43 +161,21 @@ class SharedEngine:
         self._taken = []
         while not pulse.stopping:
             pulse.beat()
-            with self._changed:
-                if not self._waiting:
-                    self._changed.wait(POLL_SECONDS)
-                taken = self._take()
-            if taken:
+            if taken := self._engine.take(POLL_SECONDS):
                 self._answer(taken, pulse)
-
-    def _take(self) -> list[Ticket]:
-        """Take whole tickets up to a batch, at least one."""
-        taken: list[Ticket] = []
-        room = self._batch
-        while self._waiting and (not taken or len(self._waiting[0].crops) <= room):
-            taken.append(self._waiting.popleft())
-            room -= len(taken[-1].crops)
-        return taken
 
     def _answer(self, taken: list[Ticket], pulse: Pulse) -> None:
         self._taken = taken
-        crops = [crop for ticket in taken for crop in ticket.crops]
-        answers: list[tuple[Prediction, ...]] = []
         begin = time.monotonic()
         try:
-            for first in range(0, len(crops), self._batch):
-                answered = self._engine(crops[first : first + self._batch])
-                answers += answered.predictions
-                pulse.beat()
-            if len(answers) != len(crops):
-                raise EngineError(f"the model answered {len(answers)} crops of {len(crops)}", None, "report this")
+            answers, digest = self._engine.answer([crop for ticket in taken for crop in ticket.crops], pulse)
         except Exception as error:
             for ticket in taken:
                 ticket.fail(error)
             raise
         seconds = time.monotonic() - begin
-        self.crops += len(crops)
-        self.seconds += seconds
         first = 0
         for ticket in taken:
-            ticket.answer(answers[first : first + len(ticket.crops)], seconds, answered.digest)
+            ticket.answer(answers[first : first + len(ticket.crops)], seconds, digest)
             first += len(ticket.crops)
         self._taken = []

@@ -36,6 +36,7 @@ def opened(
     *,
     rebuild: bool = True,
     batch: int = 1,
+    spinning: bool = True,
 ) -> Iterator[Model]:
     """Open a bundle, or the demo bundle where none is named, and say what will run."""
     from edge_lsla.engine_building import rebuild_here
@@ -48,7 +49,15 @@ def opened(
             )
         engine = demo_engine()
     building = rebuild_here if rebuild else None
-    with load(engine, backend=backend, precision=precision, threads=threads, batch=batch, rebuild=building) as model:
+    with load(
+        engine,
+        backend=backend,
+        precision=precision,
+        threads=threads,
+        spinning=spinning,
+        batch=batch,
+        rebuild=building,
+    ) as model:
         facts = model.describe()
         for why in model.passed_over:
             say().print(f"not {why}", style="yellow")

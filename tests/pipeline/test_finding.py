@@ -90,6 +90,7 @@ def test_motion_finds_crops_and_follows() -> None:
         for crop in finding.crops(shot, boxes):
             assert crop.shape[0] == crop.shape[1] >= 12
         found = finding.conclude(shot, boxes, oracle([], boxes, truth) if boxes else ())
+        finding.learn(shot)
         if truth and scene.truth(seconds):
             shares.append(len(boxes) == 1)
         arrived += found.arrived

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from edge_lsla.predictions import Prediction
-from edge_lsla.service.shared_engine import Crop, EngineError, SharedEngine
+from edge_lsla.service.shared_engine import Crop, EngineError, EngineWorker, SharedEngine
 from edge_lsla.service.stages import Pulse
 from edge_lsla.slots.live import Answered
 
@@ -40,7 +40,7 @@ def echo() -> Echo:
 
 @contextlib.contextmanager
 def working(engine: SharedEngine, pulse: Pulse) -> Iterator[None]:
-    thread = threading.Thread(target=engine.work, args=(pulse,), daemon=True)
+    thread = threading.Thread(target=EngineWorker(engine).work, args=(pulse,), daemon=True)
     thread.start()
     try:
         yield
@@ -77,7 +77,7 @@ def test_a_failure_reaches_who_waits_and_ends_the_stage(echo: Echo) -> None:
     ticket = engine.submit(crops(1))
     echo.broken = True
     with pytest.raises(RuntimeError, match="no device"):
-        engine.work(pulse)
+        EngineWorker(engine).work(pulse)
     with pytest.raises(EngineError, match=r"the engine failed \(no device\)"):
         ticket.result(pulse, 1)
 
@@ -86,7 +86,7 @@ def test_too_few_answers_are_no_answer() -> None:
     engine, pulse = SharedEngine(lambda batch: Answered((), ""), batch=4), Pulse()
     ticket = engine.submit(crops(1))
     with pytest.raises(EngineError, match="answered 0 crops of 1"):
-        engine.work(pulse)
+        EngineWorker(engine).work(pulse)
     with pytest.raises(EngineError):
         ticket.result(pulse, 1)
 
@@ -100,17 +100,18 @@ def test_a_restart_fails_what_was_inside() -> None:
         return Answered((), "")
 
     engine, first, second = SharedEngine(hang, batch=4), Pulse(), Pulse()
+    worker = EngineWorker(engine)
     ticket = engine.submit(crops(1))
 
     def work() -> None:
         with pytest.raises(EngineError, match="answered 0"):
-            engine.work(first)
+            worker.work(first)
 
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
     assert inside.wait(20)
     second.end()
-    engine.work(second)
+    worker.work(second)
     with pytest.raises(EngineError, match="restarted"):
         ticket.result(Pulse(), 1)
     release.set()
