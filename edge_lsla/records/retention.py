@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import shutil
 import sqlite3
-import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from edge_lsla.records.crops import CropFolder
 from edge_lsla.records.opening import CORRUPT, keep_reserve
 from edge_lsla.records.schema import DATABASE, SIDE_FILES, transaction
 from edge_lsla.records.settings import RecordSettings
+from edge_lsla.records.writer import Writer
 
 MB = 1_000_000
 DAY = 86_400.0
@@ -56,19 +56,13 @@ class Retention:
         self,
         folder: Path,
         settings: RecordSettings,
-        connection: sqlite3.Connection,
-        lock: threading.RLock,
+        writer: Writer,
         crops: CropFolder,
     ) -> None:
-        self._folder, self._settings, self._connection, self._lock = folder, settings, connection, lock
-        self._crops = crops
+        self._folder, self._settings, self._writer, self._crops = folder, settings, writer, crops
         self._crop_bytes = 0  # of all crops, as of now, while running
         self._offset = time.time() - steady()
         self._jumped = float("-inf")
-
-    def use(self, connection: sqlite3.Connection) -> None:
-        """Go on with another connection, after the database was opened anew."""
-        self._connection = connection
 
     def run(self) -> Retained:
         """Delete what the settings say."""
@@ -81,7 +75,7 @@ class Retention:
         if cutoff is not None:
             self._delete_crops(counts, floor, everything, cutoff)
             self._delete_events(counts, floor, everything, cutoff)
-            with self._lock, transaction(self._connection):
+            with self._writer.lock, transaction(self._connection):
                 self._connection.execute("DELETE FROM effort WHERE ended < ?", (cutoff,))
                 self._connection.execute("DELETE FROM gaps WHERE ended < ?", (cutoff,))
         self._shrink(counts[1] + counts[3])
@@ -91,13 +85,18 @@ class Retention:
             self._delete_events(counts, floor, everything)
         if self._short() > 0:
             self._delete_crops(counts, floor, _ALL)
-        with self._lock:
+        with self._writer.lock:
             self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         keep_reserve(self._folder)
         return Retained(counts[0], counts[1], counts[2], counts[3], aside, max(0, self._lacking()))
 
+    @property
+    def _connection(self) -> sqlite3.Connection:
+        """Another one after the database was written anew."""
+        return self._writer.connection
+
     def _sum_crops(self) -> int:
-        with self._lock:
+        with self._writer.lock:
             found = self._connection.execute("SELECT sum(crop_bytes) FROM events WHERE crop IS NOT NULL").fetchone()
         return int(found[0] or 0)
 
@@ -112,7 +111,7 @@ class Retention:
 
     def _floor(self) -> int:
         """Return the last event that every sink has acknowledged; without sinks none waits."""
-        with self._lock:
+        with self._writer.lock:
             found = self._connection.execute("SELECT min(upto) FROM deliveries").fetchone()[0]
         return _ALL if found is None else int(found)
 
@@ -128,7 +127,7 @@ class Retention:
         self._offset = offset
         if self._settings.max_days is None or steady() - self._jumped < DAY:
             return None
-        with self._lock:
+        with self._writer.lock:
             trusted = self._connection.execute("SELECT max(ended) FROM effort WHERE clock = 'synchronised'").fetchone()[
                 0
             ]
@@ -146,7 +145,7 @@ class Retention:
         if before is not None:
             where = f"INDEXED BY events_time WHERE crop IS NOT NULL AND seq <= ? AND time < {before!r} ORDER BY time"
         while lacking > 0:
-            with self._lock:
+            with self._writer.lock:
                 rows = self._connection.execute(
                     f"SELECT seq, crop, crop_bytes FROM events {where} LIMIT {CROPS_AT_ONCE}", (upto,)
                 ).fetchall()
@@ -176,7 +175,7 @@ class Retention:
         if before is not None:
             where = f"INDEXED BY events_time WHERE crop IS NULL AND seq <= ? AND time < {before!r} ORDER BY time"
         while before is not None or self._over() > 0:
-            with self._lock:
+            with self._writer.lock:
                 rows = self._connection.execute(
                     f"SELECT seq, kind, track FROM events {where} LIMIT {ROWS_AT_ONCE}", (upto,)
                 ).fetchall()
@@ -195,13 +194,13 @@ class Retention:
     def _shrink(self, deleted: int) -> None:
         """Give the pages of deleted rows back to the disk."""
         while deleted:
-            with self._lock:
+            with self._writer.lock:
                 free = int(self._connection.execute("PRAGMA freelist_count").fetchone()[0])
                 if not free:
                     break
                 self._connection.execute(f"PRAGMA incremental_vacuum({PAGES_AT_ONCE})").fetchall()
         if deleted:
-            with self._lock:
+            with self._writer.lock:
                 self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def _delete_set_aside(self) -> int:

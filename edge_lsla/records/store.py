@@ -7,9 +7,8 @@ import json
 import logging
 import shutil
 import sqlite3
-import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -19,13 +18,14 @@ from edge_lsla.errors import UsageError
 from edge_lsla.events import Effort, Event, Gap
 from edge_lsla.records import recovery
 from edge_lsla.records.crops import CropFolder, on_disk
-from edge_lsla.records.failures import StoreError, StoreFullError, explained
-from edge_lsla.records.opening import FolderLock, keep_reserve, open_database, rewrite_database, set_aside_crops
+from edge_lsla.records.failures import StoreFullError, explained
+from edge_lsla.records.opening import FolderLock, keep_reserve, set_aside_crops
 from edge_lsla.records.reader import Reader
 from edge_lsla.records.retention import Retained, Retention, files_size
 from edge_lsla.records.rows import event_of, insert_event
-from edge_lsla.records.schema import DATABASE, transaction
+from edge_lsla.records.schema import transaction
 from edge_lsla.records.settings import RecordSettings
+from edge_lsla.records.writer import REPLACED, Writer
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +72,6 @@ class Store:
 
     def __init__(self, folder: Path, settings: RecordSettings | None = None) -> None:
         self._folder, self._settings = Path(folder), settings or RecordSettings()
-        self._lock = threading.RLock()
         self._problems: dict[str, str] = {}
         self._days: set[str] = set()
         self._deleted = Retained()
@@ -80,18 +79,15 @@ class Store:
         with contextlib.ExitStack() as stack:
             held = FolderLock(self._folder)
             stack.callback(held.release)
-            opened = open_database(self._folder)
-            self._connection = opened.connection
-            stack.callback(lambda: self._connection.close())  # the one of then: it may be opened anew
-            self._connection.row_factory = sqlite3.Row
-            self._file = self._file_now()
+            self._writer = Writer(self._folder, self._let_go, self._rewritten)
+            stack.callback(self._writer.close)
             self._crops = CropFolder(self._folder)
             self._reader = Reader(self._folder)
-            stack.callback(lambda: self._reader.close())
-            self._retention = Retention(self._folder, self._settings, self._connection, self._lock, self._crops)
-            self._problems |= {f"opening {number}": sentence for number, sentence in enumerate(opened.problems)}
-            with explained("the records cannot be opened", self._folder):
-                self._recover(opened.aside)
+            stack.callback(self._let_go)
+            self._retention = Retention(self._folder, self._settings, self._writer, self._crops)
+            self._problems |= {f"opening {number}": sentence for number, sentence in enumerate(self._writer.problems)}
+            with self._writer.using("the records cannot be opened") as connection:
+                self._recover(connection)
             for sentence in self._problems.values():
                 log.warning("%s: %s", self._folder, sentence)
             self._closing = stack.pop_all()
@@ -106,7 +102,7 @@ class Store:
 
     def close(self) -> None:
         """Close the store; its folder is free for another service."""
-        with self._lock:
+        with self._writer.lock:
             self._closing.close()
 
     def record(self, event: Event, crop: bytes | None = None) -> None:
@@ -125,7 +121,7 @@ class Store:
 
     def record_many(self, events: Sequence[tuple[Event, bytes | None]]) -> None:
         """Record events in one commit: all of them or none; see `record`."""
-        with self._writing(NOT_RECORDED):
+        with self._writer.using(NOT_RECORDED):
             fresh = [(event, crop) for event, crop in events if not self._has(event.id)]
             crops = {event.id: (self._crops.place(event), crop) for event, crop in fresh if crop is not None}
             recovery.remember_days(
@@ -156,13 +152,13 @@ class Store:
             *(effort.source, effort.began, effort.ended, effort.seconds, effort.frames, effort.dropped),
             *(effort.engine, effort.clock),
         )
-        with self._writing("the effort cannot be recorded"), transaction(self._connection):
+        with self._writer.using("the effort cannot be recorded"), transaction(self._connection):
             self._connection.execute("INSERT OR REPLACE INTO effort VALUES (?, ?, ?, ?, ?, ?, ?, ?)", values)
 
     def add_gap(self, gap: Gap) -> None:
         """Record a gap, durably; one with the same source and beginning is replaced, as when it has ended."""
         values = (gap.source, gap.began, gap.ended, gap.reason, json.dumps(gap.steps), gap.seconds)
-        with self._writing("the gap cannot be recorded"), transaction(self._connection):
+        with self._writer.using("the gap cannot be recorded"), transaction(self._connection):
             self._connection.execute("INSERT OR REPLACE INTO gaps VALUES (?, ?, ?, ?, ?, ?)", values)
 
     def recent(self, limit: int = 50) -> list[dict[str, Any]]:
@@ -179,17 +175,17 @@ class Store:
 
     def register(self, sink: str) -> None:
         """Let events wait for a sink's acknowledgement; a new sink starts with the oldest event that is kept."""
-        with self._writing("the sink cannot be registered"), transaction(self._connection):
+        with self._writer.using("the sink cannot be registered"), transaction(self._connection):
             self._connection.execute("INSERT OR IGNORE INTO deliveries VALUES (?, 0)", (sink,))
 
     def forget(self, sink: str) -> None:
         """Let nothing wait for a sink any more, as when it is taken out of the configuration."""
-        with self._writing("the sink cannot be forgotten"), transaction(self._connection):
+        with self._writer.using("the sink cannot be forgotten"), transaction(self._connection):
             self._connection.execute("DELETE FROM deliveries WHERE sink = ?", (sink,))
 
     def sinks(self) -> list[str]:
         """Return the sinks for which events wait."""
-        with self._writing("the sinks cannot be read"):
+        with self._writer.using("the sinks cannot be read"):
             return [row[0] for row in self._connection.execute("SELECT sink FROM deliveries")]
 
     def pending(self, sink: str, limit: int) -> list[tuple[int, Event]]:
@@ -198,7 +194,7 @@ class Store:
         Raises:
             UsageError: the sink is not registered.
         """
-        with self._writing("the events to deliver cannot be read"):
+        with self._writer.using("the events to deliver cannot be read"):
             rows = self._connection.execute(
                 "SELECT seq, body FROM events WHERE seq > ? ORDER BY seq LIMIT ?", (self._upto(sink), limit)
             ).fetchall()
@@ -210,7 +206,7 @@ class Store:
         Raises:
             UsageError: the sink is not registered.
         """
-        with self._writing("the delivery cannot be noted"):
+        with self._writer.using("the delivery cannot be noted"):
             upto = min(upto, self._last)  # what is not recorded yet cannot have been delivered
             if upto > self._upto(sink):
                 with transaction(self._connection):
@@ -222,7 +218,7 @@ class Store:
         Raises:
             UsageError: the sink is not registered.
         """
-        with self._writing("the backlog cannot be counted"):
+        with self._writer.using("the backlog cannot be counted"):
             return self._after(self._upto(sink))
 
     def retain(self) -> Retained:
@@ -231,11 +227,11 @@ class Store:
         Raises:
             StoreError: the database cannot be read or written.
         """
-        with self._writing("room cannot be made"):
+        with self._writer.using("room cannot be made"):
             pass  # but see whether the database is there
         with explained("room cannot be made", self._folder):
             done = self._retention.run()
-        with self._writing("the records cannot be read"):
+        with self._writer.using("the records cannot be read"):
             self._count()
             self._say(done)
             self._prepare_day(time.time() + AHEAD_SECONDS)
@@ -244,7 +240,7 @@ class Store:
     @property
     def state(self) -> StoreState:
         """How the store is just now; raises StoreError where that cannot be seen."""
-        with self._writing("the records cannot be looked at"):
+        with self._writer.using("the records cannot be looked at"):
             upto = self._connection.execute("SELECT min(upto) FROM deliveries").fetchone()[0]
             return StoreState(
                 bytes=self._crop_bytes + files_size(self._folder),
@@ -254,39 +250,21 @@ class Store:
                 problems=tuple(self._problems.values()),
             )
 
-    @contextlib.contextmanager
-    def _writing(self, what: str) -> Iterator[None]:
-        with self._lock, explained(what, self._folder):
-            if self._file_now() != self._file:
-                self._reopen()
-            yield
+    @property
+    def _connection(self) -> sqlite3.Connection:
+        """Another one after the database was written anew."""
+        return self._writer.connection
 
-    def _file_now(self) -> tuple[int, int] | None:
-        try:
-            found = (self._folder / DATABASE).stat()
-        except FileNotFoundError:
-            return None
-        return found.st_dev, found.st_ino
+    def _let_go(self) -> None:
+        """Close what reads; it is another one after the database was written anew."""
+        self._reader.close()
 
-    def _reopen(self) -> None:
-        """Write the database anew from the file that is still open, and go on with that."""
-        what = "the database was removed or replaced while it was open"
-        failed = f"{what}, and cannot be written anew"
-        with explained(failed, self._folder):
-            try:
-                aside = rewrite_database(self._folder, self._connection)
-            except sqlite3.ProgrammingError as error:  # it was closed below, and the new one could not be opened
-                raise StoreError(failed, self._folder, "restart the service") from error
-            self._reader.close()
-            self._connection.close()
-            self._connection = open_database(self._folder).connection
-            self._connection.row_factory = sqlite3.Row
-            self._retention.use(self._connection)
-            self._reader = Reader(self._folder)
-        self._file = self._file_now()
+    def _rewritten(self, aside: Path | None) -> None:
+        """Read the database that was written anew, and say it."""
+        self._reader = Reader(self._folder)
         kept = f"; what lay in its place is kept as {aside.name}" if aside else ""
-        self._problems["reopened"] = f"{what}: its {self._events} events were written into a new one{kept}"
-        log.warning("%s: %s", self._folder, self._problems["reopened"])
+        self._problems["rewritten"] = f"{REPLACED}: its {self._events} events were written into a new one{kept}"
+        log.warning("%s: %s", self._folder, self._problems["rewritten"])
 
     def _prepare_day(self, when: float) -> None:
         """Make a day's folder before its first crop comes, which then is on the disk as soon as any other."""
@@ -329,19 +307,20 @@ class Store:
         crops = self._connection.execute("SELECT coalesce(sum(crop_bytes), 0) FROM events WHERE crop IS NOT NULL")
         self._crop_bytes = int(crops.fetchone()[0])
 
-    def _recover(self, aside: Path | None) -> None:
+    def _recover(self, connection: sqlite3.Connection) -> None:
         self._count()
-        if aside is not None and (moved := set_aside_crops(aside, self._connection, self._crops)):
+        aside = self._writer.aside
+        if aside is not None and (moved := set_aside_crops(aside, connection, self._crops)):
             self._problems["crops aside"] = f"{moved} crops of events that were lost are kept beside {aside.name}"
         keep_reserve(self._folder)
         try:
-            recovery.remove_orphans(self._connection, self._crops)
-            self._days = recovery.remembered_days(self._connection)
+            recovery.remove_orphans(connection, self._crops)
+            self._days = recovery.remembered_days(connection)
             if not self._events and recovery.any_crop(self._crops):
                 self._problems["missing"] = "there are crops but no events: the database was removed or lost"
-            recovery.close_gaps(self._connection)
+            recovery.close_gaps(connection)
             self._prepare_day(time.time())
-            self.record_many([(event, None) for event in recovery.interrupted_tracks(self._connection)])
+            self.record_many([(event, None) for event in recovery.interrupted_tracks(connection)])
         except (StoreFullError, sqlite3.OperationalError, OSError) as error:
             self._problems["recovery"] = f"what a power cut left unfinished stays so until the next start: {error}"
 
