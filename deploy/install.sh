@@ -155,13 +155,10 @@ for secret in mqtt-password webhook-token status-token camera; do
         run install -m 0600 /dev/null "$etc/secrets/$secret"
     fi
 done
-if [ "$dry" = no ] && [ ! -s "$etc/secrets/status-token" ]; then
-    od -An -N24 -tx1 /dev/urandom | tr -d ' \n' >"$etc/secrets/status-token"
-    echo "    a token for the status page was drawn: $etc/secrets/status-token"
-fi
 
 say "service $units/edge-lsla.service"
 place edge-lsla.service "$units/edge-lsla.service" 0644
+place edge-lsla-token.service "$units/edge-lsla-token.service" 0644
 place journald.conf "$destdir/etc/systemd/journald.conf.d/edge-lsla.conf" 0644
 
 if [ "$start" = yes ]; then
@@ -176,5 +173,8 @@ if [ "$start" = yes ]; then
         echo "    not started: edit $etc/field.toml, look with: edge-lsla run $etc/field.toml --check"
         echo "    then: systemctl start edge-lsla"
     fi
+fi
+if [ ! -s "$etc/secrets/status-token" ]; then
+    echo "    a token for the status page is drawn at the service's first start, on each device its own"
 fi
 say "done"

@@ -66,7 +66,8 @@ if [ -z "$destdir" ]; then
     run systemctl disable --now edge-lsla || echo "    it was not enabled"
 fi
 say "service, command and environment"
-remove "$destdir/etc/systemd/system/edge-lsla.service" "$destdir/etc/systemd/journald.conf.d/edge-lsla.conf" \
+remove "$destdir/etc/systemd/system/edge-lsla.service" "$destdir/etc/systemd/system/edge-lsla-token.service" \
+    "$destdir/etc/systemd/journald.conf.d/edge-lsla.conf" \
     "$destdir/usr/local/bin/edge-lsla" "$destdir/usr/local/bin/edge-lsla-field" "$environment" "$destdir/var/cache/edge-lsla"
 if [ -z "$destdir" ]; then run systemctl daemon-reload; fi
 

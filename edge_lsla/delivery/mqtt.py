@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 import threading
@@ -12,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from edge_lsla.delivery.secret import exposed
-from edge_lsla.delivery.sender import DeliveryError
+from edge_lsla.delivery.sender import DeliveryError, to_json, told
 from edge_lsla.delivery.settings import MqttSettings
 from edge_lsla.errors import EdgeLslaError
 from edge_lsla.events import Event
@@ -41,7 +40,8 @@ class MqttSender:
 
     Args:
         settings: see `MqttSettings`.
-        device: this device's name; the client identifier is made of it and the receiver's name, and stays the same.
+        device: this device's name, `device` of each event; the client identifier is made of it and the receiver's name,
+            and stays the same.
         crop: gives an event's JPEG or None; for `settings.crops`.
 
     Attributes:
@@ -49,7 +49,7 @@ class MqttSender:
     """
 
     def __init__(self, settings: MqttSettings, device: str, crop: Callable[[str], bytes | None] | None = None) -> None:
-        self._settings = settings
+        self._settings, self._device = settings, device
         self._crop = crop if settings.crops else None
         self._topic = settings.topic or f"edge-lsla/{topic_level(device)}"
         self._client_id = re.sub(r"[^A-Za-z0-9_-]", "-", f"edge-lsla-{device}-{settings.name}")
@@ -74,7 +74,7 @@ class MqttSender:
         link = self._connect(stop)
         if link is None:
             return 0
-        under_way = _Batch(link, self._topic, self._crop, self._settings.timeout_seconds)
+        under_way = _Batch(link, self._topic, self._device, self._crop, self._settings.timeout_seconds)
         try:
             return under_way.deliver(batch, stop)
         finally:
@@ -125,9 +125,15 @@ class _Batch:
     """Events under way over one connection."""
 
     def __init__(
-        self, link: Link, topic: str, crop: Callable[[str], bytes | None] | None, timeout_seconds: float
+        self,
+        link: Link,
+        topic: str,
+        device: str,
+        crop: Callable[[str], bytes | None] | None,
+        timeout_seconds: float,
     ) -> None:
-        self._link, self._topic, self._crop, self._timeout = link, topic, crop, timeout_seconds
+        self._link, self._topic, self._device, self._crop = link, topic, device, crop
+        self._timeout = timeout_seconds
         self._sent: dict[int, _Message] = {}  # by the message's number
         self._open: deque[int] = deque()  # events, in order, that are not yet acknowledged
         self._acknowledged: set[int] = set()
@@ -177,7 +183,7 @@ class _Batch:
         for seq, event in batch:
             topic = f"{self._topic}/{topic_level(event.source)}/{topic_level(event.kind)}"
             try:
-                payload = json.dumps(event.to_dict(), allow_nan=False, separators=(",", ":")).encode()
+                payload = to_json(told(event, self._device))
             except (ValueError, TypeError, RecursionError) as error:
                 self._refused[seq] = f"an event cannot be written as JSON ({error})"
                 return

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from edge_lsla.errors import EdgeLslaError
 from edge_lsla.events import Event
@@ -31,6 +32,16 @@ class DeliveryError(EdgeLslaError):
     ) -> None:
         super().__init__(what, where, remedy)
         self.upto, self.refused, self.retry_after = upto, refused, retry_after
+
+
+def told(event: Event, device: str) -> dict[str, Any]:
+    """Return an event as every receiver gets it: its JSON form, and which device it comes from."""
+    return {**event.to_dict(), "device": device}
+
+
+def to_json(content: object) -> bytes:
+    """Return JSON without blanks; raises ValueError, TypeError or RecursionError where it cannot be written."""
+    return json.dumps(content, allow_nan=False, separators=(",", ":")).encode()
 
 
 class Outbox(Protocol):

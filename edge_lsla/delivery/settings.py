@@ -48,7 +48,7 @@ class ForwardSettings:
 
 @dataclass(frozen=True)
 class MqttSettings:
-    """An MQTT broker. Events go to TOPIC/SOURCE/KIND with QoS 1; nothing is subscribed to.
+    """An MQTT broker. Events go to TOPIC/SOURCE/KIND with QoS 1, as JSON with `device`; nothing is subscribed to.
 
     Attributes:
         host: the broker's name or address.
@@ -125,7 +125,7 @@ class MqttSettings:
 
 @dataclass(frozen=True)
 class WebhookSettings:
-    """A web address that takes a JSON list of events by POST and answers 2xx when it has them.
+    """A web address that takes a JSON list of events, each with `device`, by POST and answers 2xx when it has them.
 
     Attributes:
         url: where; https, or http to this machine itself.

@@ -8,7 +8,6 @@ import hashlib
 import hmac
 import http
 import http.client
-import json
 import socket
 import threading
 import time
@@ -16,7 +15,7 @@ from collections.abc import Sequence
 
 from edge_lsla.delivery.network import explain, tls_context
 from edge_lsla.delivery.secret import exposed, read_secret
-from edge_lsla.delivery.sender import DeliveryError
+from edge_lsla.delivery.sender import DeliveryError, to_json, told
 from edge_lsla.delivery.settings import WebhookSettings
 from edge_lsla.events import Event
 
@@ -30,13 +29,17 @@ class WebhookSender:
 
     A batch that is refused for its content is halved until the event at fault is found.
 
+    Args:
+        settings: see `WebhookSettings`.
+        device: this device's name, `device` of each event.
+
     Attributes:
         connected: whether the last request was answered with 2xx; true before the first.
         warnings: what is unwise about the settings, sentences.
     """
 
-    def __init__(self, settings: WebhookSettings) -> None:
-        self._settings = settings
+    def __init__(self, settings: WebhookSettings, device: str) -> None:
+        self._settings, self._device = settings, device
         self.connected = True
         # The path may be a secret, as many services have it.
         self._where = f"{settings.parts.scheme}://{settings.parts.netloc}"
@@ -87,7 +90,7 @@ class WebhookSender:
             DeliveryError: the receiver is away, or refuses whatever it is sent.
         """
         try:
-            body = json.dumps([event.to_dict() for event in events], allow_nan=False, separators=(",", ":")).encode()
+            body = to_json([told(event, self._device) for event in events])
         except (ValueError, TypeError, RecursionError) as error:
             return f"an event cannot be written as JSON ({error})"
         status, retry_after = self._request(body, self._headers(events, body))

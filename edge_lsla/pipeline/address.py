@@ -15,7 +15,10 @@ _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.\-]*)[:,]")
 _CSI = re.compile(r"csi(?::([0-9]))?")
 _DEVICE = re.compile(r"[0-9]{1,3}|/dev/.+")
 _START = re.compile(r"[\"']?[A-Za-z][A-Za-z0-9+.\-]*://")
-_SECRET = re.compile(r"(?i)([?&;][^=&;]*(?:pass|pwd|token|secret|auth|key|sig|user|login|account|cred)[^=&;]*=)[^&;#]*")
+# Cameras have them in the path as well: /user=admin&password=secret&channel=1, /user=admin_password=secret_channel=1.
+_WORDS = "pass|pwd|token|secret|auth|key|sig|user|login|account|cred"
+_SECRET = re.compile(rf"(?i)((?:{_WORDS})[^=&;/?#]*?(?:=|%3D))[^&;#]*")
+_SEGMENT = re.compile(r"(?i)(/(?:password|passwd|pwd|pass|token|secret|api[_-]?key)/)[^/?#]+")
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,7 @@ def names_device(spec: str) -> bool:
 
 
 def mask(text: str) -> str:
-    """Replace what may be a password by `***`: all before the last "@", and query values that are named like one.
+    """Replace what may be a password by `***`: all before the last "@", and what is named like one in path and query.
 
     The text may be a URL that is written wrongly; only a scheme with "://" at its start is kept.
     """
@@ -108,7 +111,7 @@ def mask(text: str) -> str:
     # A password may itself hold "/" or "@" although it should not, so everything up to the last "@" goes.
     if "@" in rest:
         rest = "***@" + rest.rpartition("@")[2]
-    return start + _SECRET.sub(r"\1***", rest)
+    return start + _SEGMENT.sub(r"\1***", _SECRET.sub(r"\1***", rest))
 
 
 def _camera(path: Path) -> Address:

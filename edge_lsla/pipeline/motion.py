@@ -79,6 +79,8 @@ class Motion:
         self._small_part = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (3, 3))
         self._shape: tuple[int, ...] = ()
         self.full_frame_changes = 0
+        self._now = self._learned = 0.0
+        self._background: NDArray[np.uint8] | None = None
         self._restart(0.0)
 
     def boxes(self, pixels: NDArray[np.uint8], now: float) -> tuple[Box, ...] | None:
@@ -174,7 +176,7 @@ class Motion:
         self._frames, self._begun, self._learned, self._now = 0, now, now, now
         self._level = np.zeros(3)
         self._mask = self._small = np.zeros((0, 0), np.uint8)
-        self._background: NDArray[np.uint8] | None = None
+        self._background = None
 
     def _reduced(self, pixels: NDArray[np.uint8], now: float) -> NDArray[np.uint8]:
         if pixels.shape != self._shape:

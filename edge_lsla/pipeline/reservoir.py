@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import random
 import time
@@ -13,7 +14,7 @@ from typing import Protocol
 
 from PIL import Image
 
-from edge_lsla.atomic import atomic_path, write_text
+from edge_lsla.atomic import write_bytes, write_text
 from edge_lsla.errors import EdgeLslaError, UsageError
 from edge_lsla.pipeline.frames import Frame
 from edge_lsla.reading import read_json
@@ -115,8 +116,9 @@ class Reservoir:
         path = self.folder / f"{minute}_{place:04d}.jpg"
         picture = Image.fromarray(frame.pixels)
         picture.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
-        with atomic_path(path) as temporary:
-            picture.save(temporary, quality=QUALITY)
+        memory = io.BytesIO()  # Pillow does not notice when only a part of a file finds room on the disk
+        picture.save(memory, "JPEG", quality=QUALITY)
+        write_bytes(path, memory.getvalue())
         for old in before:
             if old != path:
                 old.unlink(missing_ok=True)

@@ -42,6 +42,7 @@ class Survey:
         sampling_design: one of `SAMPLING_DESIGNS`.
         names: scientific name of each label that has one.
         public: whether the crops may be shown to everybody.
+        device: the device's name; None where it is not known.
 
     Raises:
         UsageError: a field has a value that cannot be used; the message names it.
@@ -53,6 +54,7 @@ class Survey:
     sampling_design: str = "opportunistic"
     names: Mapping[str, str] = field(default_factory=dict)
     public: bool = False
+    device: str | None = None
 
     def __post_init__(self) -> None:
         for latitude, longitude in self.places.values():
@@ -92,7 +94,7 @@ def export_camtrap(
         StoreError: the records cannot be read.
     """
     with _package(output) as (folder, add):
-        deployments = Deployments(reader.effort(), since, until)
+        deployments = Deployments(reader.effort_spans(), since, until, survey.device)
         rows = {"media": 0, "observations": 0}
         with _table(folder, "media") as media, _table(folder, "observations") as observations:
             for individual in reader.individuals(since, until):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from edge_lsla.events import Effort
@@ -24,10 +24,12 @@ class _Deployment:
     engine: str = ""
     clock: str = "unknown"
     counted: bool = True  # whether effort was recorded for it
+    device: str | None = None
 
     @property
     def name(self) -> str:
-        return harmless(f"{self.source}-{_stamp(self.began)}" if self.counted else f"{self.source}-without-effort")
+        source = self.source if self.device is None else f"{self.device}-{self.source}"
+        return harmless(f"{source}-{_stamp(self.began)}" if self.counted else f"{source}-without-effort")
 
 
 class Deployments:
@@ -36,9 +38,17 @@ class Deployments:
     Args:
         effort: by source and time.
         since, until: what lies wholly outside is left out.
+        device: the device's name; with it the names are unique among the packages of several devices.
     """
 
-    def __init__(self, effort: Sequence[Effort], since: float | None = None, until: float | None = None) -> None:
+    def __init__(
+        self,
+        effort: Iterable[Effort],
+        since: float | None = None,
+        until: float | None = None,
+        device: str | None = None,
+    ) -> None:
+        self._device = device
         self._by_source: dict[str, list[_Deployment]] = {}
         self._others: dict[str, _Deployment] = {}
         for span in effort:
@@ -46,9 +56,9 @@ class Deployments:
                 continue
             known = self._by_source.setdefault(span.source, [])
             if not (known and self._continues(known[-1], span)):
-                known.append(
-                    _Deployment(span.source, span.began, span.ended, engine=span.engine, clock=span.clock)
-                )  # fmt: skip
+                new = _Deployment(span.source, span.began, span.ended, device=device)
+                new.engine, new.clock = span.engine, span.clock
+                known.append(new)
             last = known[-1]
             last.ended = max(last.ended, span.ended)
             last.seconds += span.seconds
@@ -61,7 +71,7 @@ class Deployments:
         index = bisect_right(known, began + SLACK_SECONDS, key=lambda each: each.began) - 1
         if index >= 0 and began <= known[index].ended + SLACK_SECONDS:
             return known[index].name
-        other = self._others.setdefault(source, _Deployment(source, began, ended, counted=False))
+        other = self._others.setdefault(source, _Deployment(source, began, ended, counted=False, device=self._device))
         other.began, other.ended = min(other.began, began), max(other.ended, ended)
         return other.name
 
@@ -84,6 +94,8 @@ def _row(one: _Deployment, latitude: float, longitude: float) -> dict[str, objec
         remark = f"the camera really watched {one.seconds:.0f} s of this time, with engine {one.engine or 'unknown'}"
     else:
         tags, remark = "", "no effort was recorded for what was seen in this time"
+    if one.device is not None:
+        tags = " | ".join(filter(None, (f"device:{one.device.replace('|', ' ')}", tags)))
     return {
         "deploymentID": one.name,
         "latitude": latitude,
@@ -92,7 +104,7 @@ def _row(one: _Deployment, latitude: float, longitude: float) -> dict[str, objec
         "deploymentEnd": utc(one.ended).partition(".")[0] + "Z",
         "cameraID": harmless(one.source),
         "timestampIssues": str(one.clock != "synchronised").lower(),
-        "deploymentTags": tags,
+        "deploymentTags": harmless(tags),
         "deploymentComments": remark,
     }
 

@@ -23,6 +23,7 @@ MOST_STEPS = 10_000
 IDLE = 4  # connections kept
 CANNOT = "the records cannot be read"
 _ALWAYS = (float("-inf"), float("inf"))
+_SPANS = "SELECT * FROM {} WHERE (source, began) > (?, ?) ORDER BY source, began LIMIT ?"
 
 
 class Reader:
@@ -141,12 +142,28 @@ class Reader:
 
     def effort(self) -> list[Effort]:
         """Return all spans of watching, by source and time."""
-        return [Effort(**dict(row)) for row in self._rows("SELECT * FROM effort ORDER BY source, began")]
+        return list(self.effort_spans())
 
     def gaps(self) -> list[Gap]:
         """Return all gaps in watching, by source and time."""
-        rows = self._rows("SELECT * FROM gaps ORDER BY source, began")
-        return [Gap(**{**dict(row), "steps": tuple(json.loads(row["steps"]))}) for row in rows]
+        return list(self.gap_spans())
+
+    def effort_spans(self, since: float | None = None, until: float | None = None) -> Iterator[Effort]:
+        """Yield the spans of watching that began from `since` to before `until`, by source and time.
+
+        By when they began, as events: so none counts in two exports, and none is left out between them.
+        """
+        begin, end = _span(since, until)
+        for row in self._chunks(_SPANS.format("effort"), ("source", "began"), ("", _ALWAYS[0])):
+            if begin <= row["began"] < end:
+                yield Effort(**dict(row))
+
+    def gap_spans(self, since: float | None = None, until: float | None = None) -> Iterator[Gap]:
+        """Yield the gaps in watching that reach into the time from `since` to before `until`, by source and time."""
+        begin, end = _span(since, until)
+        for row in self._chunks(_SPANS.format("gaps"), ("source", "began"), ("", _ALWAYS[0])):
+            if row["began"] < end and (row["ended"] is None or row["ended"] > begin):
+                yield Gap(**{**dict(row), "steps": tuple(json.loads(row["steps"]))})
 
     def examine(self) -> list[str]:
         """Read the whole store; return what is wrong with it, sentences."""

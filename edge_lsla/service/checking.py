@@ -10,6 +10,8 @@ from pathlib import Path
 from edge_lsla.bundle import PRECISIONS, Bundle, open_bundle
 from edge_lsla.errors import EdgeLslaError, UsageError
 from edge_lsla.service.config import Config, ModelConfig
+from edge_lsla.service.ownership import check_owner, warn_root
+from edge_lsla.service.sampling import ReservoirKeeper
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,8 @@ def check_config(config: Config, has_demo: bool) -> list[Finding]:
     """
     found = [_look("data", lambda: _folder(config.data)), _look("model", lambda: _model(config, has_demo))]
     found += [_look(f"camera {one.name}", lambda one=one: _source(one.address())) for one in config.cameras]  # type: ignore[misc]
+    if config.reservoir.size:
+        found.append(_look("reservoir", lambda: _reservoir(config)))
     if config.mqtt is not None:
         found.append(_look("mqtt", lambda: _mqtt(config)))
     if config.webhook is not None:
@@ -50,12 +54,13 @@ def _look(name: str, look: Callable[[], str]) -> Finding:
 
 
 def _folder(folder: Path) -> str:
+    check_owner(folder)
     there = next(one for one in (folder, *folder.absolute().parents) if one.exists())
     if not there.is_dir():
         raise EdgeLslaError("no such folder", there, "create it")
     if not os.access(there, os.W_OK | os.X_OK):
         raise EdgeLslaError("no permission to write into the folder", there, "change its owner or permissions")
-    return str(folder)
+    return warn_root(folder) or str(folder)
 
 
 def _model(config: Config, has_demo: bool) -> str:
@@ -90,7 +95,7 @@ def _check_choice(chosen: ModelConfig) -> None:
         raise UsageError(f"unknown precision {chosen.precision!r}", "model.precision", f"use {', '.join(PRECISIONS)}")
     if chosen.threads is not None and chosen.threads > MOST_THREADS:
         raise UsageError(
-            f"threads are a number from 1 to {MOST_THREADS}", "model.threads", "leave it out for all cores"
+            f"threads are a number from 1 to {MOST_THREADS}", "model.threads", "leave it out for all cores but one"
         )
 
 
@@ -107,6 +112,13 @@ def _source(spec: str) -> str:
     from edge_lsla.pipeline.address import parse_address
 
     return parse_address(spec).name
+
+
+def _reservoir(config: Config) -> str:
+    keeper = ReservoirKeeper(config.data, config.reservoir, config.records.keep_free_mb)
+    if keeper.folder.exists():
+        keeper.open()
+    return f"{config.reservoir.size} pictures in {keeper.folder}"
 
 
 def _mqtt(config: Config) -> str:
@@ -133,7 +145,7 @@ def _webhook(config: Config) -> str:
     read_secret(config.webhook.secret_file, config.webhook.secret_env, "secret")
     if config.webhook.parts.scheme == "https":
         tls_context(config.webhook.ca_file, config.webhook.insecure)
-    return ", ".join([config.webhook.parts.netloc, *WebhookSender(config.webhook).warnings])
+    return ", ".join([config.webhook.parts.netloc, *WebhookSender(config.webhook, config.device).warnings])
 
 
 def _receivers(config: Config) -> str:

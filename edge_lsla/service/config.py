@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
-import os
-import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional, TypeVar, cast
+from typing import TYPE_CHECKING, Annotated, Optional
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
-from pydantic.dataclasses import dataclass as checked_dataclass
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_validator,
+)
 
 from edge_lsla.delivery.settings import ForwardSettings, MqttSettings, WebhookSettings
 from edge_lsla.errors import SourceError, UsageError
@@ -21,6 +25,9 @@ from edge_lsla.pipeline.recovery import SupervisionSettings
 from edge_lsla.pipeline.settings import SourceSettings
 from edge_lsla.reading import read_regular
 from edge_lsla.records.settings import RecordSettings
+from edge_lsla.service.drift import DriftSettings
+from edge_lsla.service.sampling import ReservoirSettings
+from edge_lsla.service.sections import NAME, check_path, find_mistakes, section
 from edge_lsla.service.stages import StageSettings
 from edge_lsla.slots.settings import SlotSettings
 from edge_lsla.status.settings import StatusSettings
@@ -32,27 +39,8 @@ else:
 
 LARGEST_FILE = 1 << 20
 LARGEST_SOURCE = 4096
-LONGEST_PATH, LONGEST_NAME = 2048, 255  # bytes; Linux has 4096, and the service's own names come behind
 SHOWN = 8  # mistakes named at once
 MOST_CAMERAS = 16
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
-T = TypeVar("T")
-
-
-def section(settings: type[T]) -> type[T]:
-    """Return a settings dataclass that pydantic validates, unknown keys refused; its own checks become pydantic's."""
-
-    def check(self: Any) -> None:
-        try:
-            settings.__post_init__(self)  # type: ignore[attr-defined]  # ours all have one
-        except UsageError as error:
-            raise ValueError(f"{error.what} ({error.where})") from error
-
-    checked = dataclasses.make_dataclass(
-        settings.__name__, [], bases=(settings,), frozen=True, namespace={"__post_init__": check}
-    )
-    checked.__module__ = settings.__module__
-    return cast("type[T]", checked_dataclass(checked, config=ConfigDict(extra="forbid"), frozen=True))
 
 
 if TYPE_CHECKING:
@@ -67,6 +55,8 @@ if TYPE_CHECKING:
     Status = StatusSettings
     Slots = SlotSettings
     Governor = GovernorSettings
+    KeptCrops = ReservoirSettings
+    Drift = DriftSettings
 else:
     Opening = section(SourceSettings)
     Supervision = section(SupervisionSettings)
@@ -79,6 +69,8 @@ else:
     Status = section(StatusSettings)
     Slots = section(SlotSettings)
     Governor = section(GovernorSettings)
+    KeptCrops = section(ReservoirSettings)
+    Drift = section(DriftSettings)
 
 
 def _name(text: str) -> str:
@@ -87,18 +79,8 @@ def _name(text: str) -> str:
     return text
 
 
-def _path(value: Any) -> Any:
-    if isinstance(value, (str, Path)):
-        text = os.fsencode(value)
-        if not text.strip() or b"\0" in text:
-            raise ValueError("not the name of a file or folder")
-        if len(text) > LONGEST_PATH or max(map(len, text.split(b"/"))) > LONGEST_NAME:
-            raise ValueError(f"a path has at most {LONGEST_PATH} bytes, {LONGEST_NAME} between two slashes")
-    return value
-
-
 Name = Annotated[str, AfterValidator(_name)]
-AnyPath = Annotated[Path, BeforeValidator(_path)]
+AnyPath = Annotated[Path, BeforeValidator(check_path)]
 
 
 class _Section(BaseModel):
@@ -110,7 +92,8 @@ class ModelConfig(_Section):
 
     Attributes:
         bundle: the first model; later ones come by `update`. None takes the demo bundle, in a checkout.
-        backend, precision, threads: as in `infer`.
+        backend, precision: as in `infer`.
+        threads: of the CPU, of one inference; None takes all cores but one.
         rebuild: whether an engine for this device may be built where the bundle has only a graph.
         batch: the most crops of one inference.
     """
@@ -129,7 +112,7 @@ class CameraConfig(_Section):
     Attributes:
         name: under which everything of it is recorded.
         source: as in `infer camera`: a number, a device, a URL, a file, a folder, "csi" or "synthetic".
-        source_file: a file that holds it, for URLs with a password.
+        source_file: a file that holds it, for URLs with a password; read again at each try to open the camera.
         opening, supervision, finding: see `SourceSettings`, `SupervisionSettings`, `FindingSettings`.
     """
 
@@ -140,15 +123,18 @@ class CameraConfig(_Section):
     supervision: Supervision = Supervision()
     finding: Finding = Finding()
 
+    @model_validator(mode="after")
+    def _one_source(self) -> CameraConfig:
+        if (self.source is None) == (self.source_file is None):
+            raise ValueError("give one of source and source_file")
+        return self
+
     def address(self) -> str:
         """Return the source, from its file where one is named.
 
         Raises:
-            UsageError: the file cannot be read or holds no source, or neither or both are given; the message never
-                has what the file holds.
+            UsageError: the file cannot be read or holds no source; the message never has what the file holds.
         """
-        if (self.source is None) == (self.source_file is None):
-            raise UsageError("a camera has either source or source_file", self.name, "give one of them")
         if self.source_file is None:
             return str(self.source)
         try:
@@ -173,8 +159,9 @@ class Config(_Section):
 
     Attributes:
         data: the folder of everything that the service writes.
-        device: this device's name, in topics and exports.
-        model, cameras, stages, records, mqtt, webhook, forward, status, slots, governor: see their classes.
+        device: this device's name: in topics, in what is delivered and exported, and on the status page.
+        model, cameras, stages, records, mqtt, webhook, forward, status, slots, governor, reservoir, drift: see their
+            classes.
     """
 
     data: AnyPath
@@ -189,6 +176,8 @@ class Config(_Section):
     status: Status = Status()
     slots: Slots = Slots()
     governor: Governor = Governor()
+    reservoir: KeptCrops = KeptCrops()
+    drift: Drift = Drift()
 
     @field_validator("cameras", mode="after")
     @classmethod
@@ -208,31 +197,17 @@ def read_config(path: Path) -> Config:
         UsageError: it cannot be read, is no TOML, or has mistakes; the first few are named with their place.
     """
     try:
-        with path.open("rb") as file:
-            content = file.read(LARGEST_FILE + 1)
+        content = read_regular(path, LARGEST_FILE + 1)
     except OSError as error:
         raise UsageError(f"cannot read the configuration ({error.strerror})", path, "check the path") from error
     if len(content) > LARGEST_FILE:
         raise UsageError("a configuration has at most 1 MB", path, "check that it is the right file")
     try:
-        values = tomllib.loads(content.decode("utf-8"))
+        values = tomllib.loads(content.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:  # no TOML, no UTF-8, or a number of thousands of digits
         raise UsageError(f"not a TOML file ({error})", path, "correct it") from None
-    try:
-        return Config.model_validate(values)
-    except ValidationError as error:
-        mistakes = [_mistake(found) for found in error.errors(include_input=False, include_url=False)]
+    mistakes = list(find_mistakes(Config, values))
+    if mistakes:
         more = f"; and {len(mistakes) - SHOWN} more" if len(mistakes) > SHOWN else ""
-        remedy = "; ".join(mistakes[:SHOWN]) + more
-        raise UsageError("the configuration has mistakes", path, remedy) from None
-    except UsageError as error:  # of a section inside a section
-        remedy = f"{error.where}: {error.what}"
-        raise UsageError("the configuration has mistakes", path, remedy) from None
-
-
-def _mistake(found: Any) -> str:
-    place = ".".join(str(part) for part in found["loc"])
-    if found["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        return f"{place}: no such key"
-    message = found["msg"].removeprefix("Value error, ")
-    return f"{place}: {message[:1].lower()}{message[1:]}" if place else message
+        raise UsageError("the configuration has mistakes", path, "; ".join(mistakes[:SHOWN]) + more)
+    return Config.model_validate(values)

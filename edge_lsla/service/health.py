@@ -82,6 +82,7 @@ class Health:
         return {
             "ok": not problems,
             "problems": problems,
+            "device": self._config.device,
             "started": self._started,
             "uptime_seconds": round(time.monotonic() - self._began, 1),
             "model": model,
@@ -113,6 +114,7 @@ class Health:
             "clock": parts.clock_state,
             "memory_mb": round(self.memory_mb, 1),
             "restarts": self._stages.restarts,
+            **parts.sampling.facts(),
         }
 
     def _problems(self, deliveries: Sequence[Any], model: str | None) -> list[str]:
@@ -134,7 +136,7 @@ class Health:
         if self._parts.clock_state == "unsynchronised":
             found.append("the clock is not synchronised: times may be wrong")
         found += [one for one in (model, self.page_problem) if one]
-        return [*found, *self._stages.problems]
+        return [*found, *self._parts.sampling.problems, *self._stages.problems]
 
 
 def _store_state(store: Store) -> StoreState:

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edge_lsla.delivery.forwarder import Forwarder
 from edge_lsla.delivery.mqtt import MqttSender
@@ -19,15 +19,22 @@ from edge_lsla.events import Gap
 from edge_lsla.pipeline.address import names_recording
 from edge_lsla.pipeline.finding import Finding
 from edge_lsla.pipeline.supervision import SupervisedCamera
+from edge_lsla.records.device_name import keep_device
 from edge_lsla.records.store import Store
 from edge_lsla.service.clock import Clock
 from edge_lsla.service.config import CameraConfig, Config
+from edge_lsla.service.drift import DriftWatch
 from edge_lsla.service.looking import Looking
+from edge_lsla.service.ownership import check_owner, warn_root
 from edge_lsla.service.recording import Recording
+from edge_lsla.service.sampling import ReservoirKeeper, Sampling, Taker
 from edge_lsla.service.served_model import ServedModel, opener
 from edge_lsla.service.shared_engine import SharedEngine
 from edge_lsla.slots.slots import Slots
 from edge_lsla.slots.switching import Outcome, SwitchingModel
+
+if TYPE_CHECKING:
+    from edge_lsla.runner.model import Model
 
 log = logging.getLogger(__name__)
 MODELS = "models"  # in the data folder, beside the records
@@ -58,6 +65,7 @@ class Parts:
     store: Store
     slots: Slots
     model: SwitchingModel
+    sampling: Sampling
     engine: SharedEngine
     recording: Recording
     clock: Clock
@@ -93,7 +101,9 @@ def opened_parts(config: Config, first_bundle: Path | None, outcome: Callable[[O
         EdgeLslaError: something cannot be opened; one sentence.
     """
     with contextlib.ExitStack() as stack:
-        store = stack.enter_context(Store(make_folder(config.data), config.records))
+        check_owner(make_folder(config.data))
+        store = stack.enter_context(Store(config.data, config.records))
+        keep_device(config.data, config.device)
         chosen = config.model
         open_slot = opener(chosen.backend, chosen.precision, chosen.threads, chosen.batch, chosen.rebuild)
         slots = Slots(config.data / MODELS, config.slots)
@@ -103,15 +113,18 @@ def opened_parts(config: Config, first_bundle: Path | None, outcome: Callable[[O
             slots.install(first_bundle, lambda copy: _self_test(open_slot, copy))
         model = _switching_model(slots, open_slot, first_bundle, outcome)
         stack.callback(model.stop)
+        sampling = Sampling(model.answer, _takers(config, model))
         parts = Parts(
             store=store,
             slots=slots,
             model=model,
-            engine=SharedEngine(model.answer, chosen.batch),
+            sampling=sampling,
+            engine=SharedEngine(sampling.answer, chosen.batch),
             recording=Recording(store, config.records.crop_quality, lambda: _notify(parts.forwarders)),
             clock=Clock(),
         )
         parts.clock_state = parts.clock.look()
+        parts.warnings += filter(None, [warn_root(config.data)])
         parts.eyes += [_eye(camera, parts) for camera in config.cameras]
         for sender in make_senders(config, store.crop):
             parts.warnings += [f"{sender.name}: {warning}" for warning in getattr(sender, "warnings", ())]
@@ -161,7 +174,7 @@ def make_senders(config: Config, crop: Callable[[str], bytes | None] | None = No
     if config.mqtt is not None:
         senders.append(MqttSender(config.mqtt, config.device, crop))
     if config.webhook is not None:
-        senders.append(WebhookSender(config.webhook))
+        senders.append(WebhookSender(config.webhook, config.device))
     names = [sender.name for sender in senders]
     if len(set(names)) < len(names):
         raise EdgeLslaError("two receivers have the same name", names[0], "give one of them another `name`")
@@ -174,7 +187,8 @@ def _notify(forwarders: Sequence[Forwarder]) -> None:
 
 
 def _eye(config: CameraConfig, parts: Parts) -> Eye:
-    source = config.address()
+    # A file is read again at each try: what is wrong with it must not keep the other cameras from watching.
+    source = config.address if config.source is None else config.source
 
     def make() -> SupervisedCamera:
         return SupervisedCamera(config.name, source, config.opening, config.supervision, on_gap)
@@ -187,10 +201,24 @@ def _eye(config: CameraConfig, parts: Parts) -> Eye:
             log.info("camera %s: the gap ends after %.1f s (%s)", gap.source, gap.seconds, ", ".join(gap.steps))
 
     finding = Finding(config.name, config.finding, threshold(parts.model))
-    looking = Looking(
-        make, finding, parts.engine, parts.recording.put, lambda: parts.clock_state, names_recording(source)
-    )
+    recording = config.source is not None and names_recording(config.source)
+    looking = Looking(make, finding, parts.engine, parts.recording.put, lambda: parts.clock_state, recording)
     return Eye(looking, finding)
+
+
+def _takers(config: Config, model: SwitchingModel) -> dict[str, Taker]:
+    """Return who wants a crop now and then."""
+    takers: dict[str, Taker] = {}
+    if config.reservoir.size:
+        takers["reservoir"] = ReservoirKeeper(config.data, config.reservoir, config.records.keep_free_mb)
+    if config.drift.enabled:
+
+        def answering() -> Model | None:
+            served = model.model
+            return served.model if isinstance(served, ServedModel) else None
+
+        takers["drift"] = DriftWatch(config.drift, answering)
+    return takers
 
 
 def _switching_model(
@@ -214,8 +242,8 @@ def _switching_model(
     return SwitchingModel(slots, open_slot, outcome)
 
 
-def _self_test(open_slot: Callable[[Path], ServedModel], copy: Path) -> None:
-    """Refuse a first model that does not give its recorded numbers here."""
+def _self_test(open_slot: Callable[[Path], ServedModel], copy: Path) -> str:
+    """Refuse a first model that does not give its recorded numbers here; return the precision in which it does."""
     model = open_slot(copy)
     try:
         test = model.selftest()
@@ -227,6 +255,7 @@ def _self_test(open_slot: Callable[[Path], ServedModel], copy: Path) -> None:
             copy,
             "rebuild the bundle on this device, or choose another precision",
         )
+    return model.precision
 
 
 def threshold(model: SwitchingModel) -> float:

@@ -47,6 +47,10 @@ class LoadedModel(Protocol):
     def digest(self) -> str:
         """What its answers are recorded under: SHA-256 of the artifact that runs."""
 
+    @property
+    def precision(self) -> str:
+        """The precision in which it runs: "fp32", "fp16" or "int8"."""
+
     def classify(self, crops: Sequence[Crop]) -> Answers:
         """Name what is in crops uint8 [h, w, 3]: a tuple for each, likeliest first."""
 

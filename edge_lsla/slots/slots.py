@@ -22,7 +22,7 @@ from edge_lsla.slots.taking import compare_labels, copy_into, examine, unwritten
 
 log = logging.getLogger(__name__)
 
-Check = Callable[[Path], None]
+Check = Callable[[Path], str]
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,7 @@ class Slots:
     def __init__(self, path: Path, settings: SlotSettings | None = None) -> None:
         self.path = Path(path).absolute()
         self.settings = settings or SlotSettings()
+        self._said = ""  # what is wrong with the record of the slots: it is read often
 
     def state(self) -> State:
         """Return what is in the slots; where that was lost, what can be made out from them."""
@@ -93,7 +94,7 @@ class Slots:
 
         Args:
             bundle: the file; the copy is what is verified.
-            check: more to verify, given the copy; it refuses by raising.
+            check: more to verify, given the copy; it refuses by raising, and returns the precision that ran.
 
         Raises:
             BundleError: it is not a bundle, damaged, or too large.
@@ -112,7 +113,7 @@ class Slots:
                 if active is not None and not self.settings.allow_other_labels:
                     compare_labels(copy, self.path / active.file)
                 if check is not None:
-                    check(copy)
+                    held = dataclasses.replace(held, precision=check(copy))
                 return self._store(temporary, held)
             except EdgeLslaError as error:  # who reads it knows the bundle, not the copy
                 where = str(error.where).replace(str(copy), str(bundle)) if error.where is not None else None
@@ -158,8 +159,12 @@ class Slots:
         state, changed = self._change(change)
         return changed is not state and changed.candidate is not None
 
-    def begin_trial(self, digest: str) -> State:
+    def begin_trial(self, digest: str, precision: str = "") -> State:
         """Let the candidate answer, on probation.
+
+        Args:
+            digest: the candidate's.
+            precision: in which it runs in the service; "" leaves what it was tested in.
 
         Raises:
             GateError: it is not the candidate any more.
@@ -170,6 +175,7 @@ class Slots:
             new = state.candidate
             if new is None or new.digest != digest or state.state != "steady":
                 raise GateError("it is not the candidate any more", digest, "look at: edge-lsla update --status")
+            new = dataclasses.replace(new, precision=precision or new.precision)
             trial = State(new, None, state.active, "trial", 0, state.history)
             return _noted(trial, "switched", new, "it passed its self-test and its time in shadow; it is on probation")
 
@@ -241,6 +247,17 @@ class Slots:
 
         self._change(change)
 
+    def ran(self, digest: str, precision: str) -> None:
+        """Note in which precision the active model answers; a record from before, or a recovered one, lacks it."""
+
+        def change(state: State) -> State:
+            active = state.active
+            if active is None or active.digest != digest or active.precision == precision:
+                return state
+            return dataclasses.replace(state, active=dataclasses.replace(active, precision=precision))
+
+        self._change(change)
+
     def _change(self, change: Callable[[State], State]) -> tuple[State, State]:
         with files.opened(self.path, alone=True) as folder:
             state = self._read(folder)
@@ -254,7 +271,10 @@ class Slots:
 
     def _recorded(self, folder: int) -> State | None:
         data = files.read(folder, FILE, LARGEST_BYTES)
-        return None if data is None else parse(data)
+        state = None if data is None else parse(data)
+        if state is not None:
+            self._said = ""
+        return state
 
     def _recovered(self, folder: int) -> State:
         """Make the state anew from the slots: the model that lies there longest has most likely answered before."""
@@ -268,11 +288,17 @@ class Slots:
         why = "lost" if files.read(folder, FILE, LARGEST_BYTES) is None else "damaged"
         if not found:
             if why == "damaged":
-                log.warning("the record of the slots is damaged, and no slot has a whole model: %s", self.path / FILE)
+                self._warn("the record of the slots is damaged, and no slot has a whole model")
             return State()
         held = min(found, key=lambda one: one[0])[1]
-        log.warning("the record of the slots is %s; slot %s answers: %s", why, held.slot, self.path / FILE)
+        self._warn(f"the record of the slots is {why}; slot {held.slot} answers")
         return _noted(State(held), "recovered", held, f"the record of the slots was {why}; this slot's model is whole")
+
+    def _warn(self, what: str) -> None:
+        """Log what is wrong with the record of the slots, once until that is mended or something else."""
+        if what != self._said:
+            self._said = what
+            log.warning("%s: %s", what, self.path / FILE)
 
     def _save(self, folder: int, state: State) -> None:
         try:
@@ -312,7 +338,7 @@ class Slots:
 
 
 def _noted(state: State, what: str, held: Held, reason: str) -> State:
-    return state.noted(Entry(round(time.time(), 3), what, held.name, held.digest, reason))
+    return state.noted(Entry(round(time.time(), 3), what, held.name, held.digest, reason, held.precision))
 
 
 def _refused(state: State, reason: str) -> State:

@@ -27,11 +27,13 @@ class Held:
         slot: "a" or "b".
         digest: the bundle's `Manifest.sha256`, which says what it holds, signed or not.
         name: the model's.
+        precision: in which it last ran here, "fp32", "fp16" or "int8"; "" where that is not known.
     """
 
     slot: str
     digest: str
     name: str
+    precision: str = ""
 
     @property
     def file(self) -> str:
@@ -46,7 +48,7 @@ class Entry:
     Attributes:
         time: seconds since the epoch.
         what: "installed", "refused", "switched", "promoted", "rolled back" or "recovered".
-        name, digest: of the model.
+        name, digest, precision: of the model; see `Held`.
         reason: one sentence.
     """
 
@@ -55,6 +57,7 @@ class Entry:
     name: str
     digest: str
     reason: str
+    precision: str = ""
 
 
 @dataclass(frozen=True)
@@ -118,14 +121,15 @@ def _held(value: Any) -> Held | None:
     if value is None:
         return None
     held = Held(**value)
-    if held.slot not in SLOTS or not _DIGEST.fullmatch(held.digest) or not isinstance(held.name, str):
+    texts = isinstance(held.name, str) and isinstance(held.precision, str)
+    if held.slot not in SLOTS or not _DIGEST.fullmatch(held.digest) or not texts:
         raise ValueError("not a slot")
     return held
 
 
 def _entry(value: Any) -> Entry:
     entry = Entry(**value)
-    texts = (entry.what, entry.name, entry.digest, entry.reason)
+    texts = (entry.what, entry.name, entry.digest, entry.reason, entry.precision)
     if not all(isinstance(text, str) for text in texts) or not 0 <= entry.time < LATEST:
         raise ValueError("not an entry")
     return entry

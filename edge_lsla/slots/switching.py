@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import threading
 import time
@@ -21,6 +22,7 @@ log = logging.getLogger(__name__)
 POLL_SECONDS = 0.25  # how late a change of the slots is seen
 RETRY_SECONDS = 30.0  # after something that may mend itself: a full disk, too little memory
 STOP_SECONDS = 1.5
+TOLD = 5  # entries of the history
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,10 @@ class SwitchingModel:
         before, state = slots.state(), slots.start()
         if before.state == "trial" and state.state == "steady" and before.active is not None:
             self._tell(Outcome("rolled back", before.active, state.history[-1].reason))
+        self._history = _newest(state)
         self._live = self._first(state)
+        with contextlib.suppress(EdgeLslaError):  # a disk that cannot be written to
+            self._slots.ran(self._live.seat.held.digest, self._live.seat.held.precision)
 
     @property
     def model(self) -> LoadedModel:
@@ -90,7 +95,8 @@ class SwitchingModel:
         """Return what is going on, JSON-ready.
 
         `slot`, `name`, `digest` (of the artifact) and `phase` ("steady", "shadow" or "probation"); in a trial also
-        `tried` (the name) and `figures`; `problem`, a sentence or None.
+        `tried` (the name) and `figures`; `history`, the last entries of the slots' record, newest first; `problem`, a
+        sentence or None.
         """
         with self._live.changed:
             trial, seat = self._live.trial, self._live.seat
@@ -98,7 +104,7 @@ class SwitchingModel:
         values["phase"] = "steady" if trial is None else trial.phase
         if trial is not None:
             values |= {"tried": trial.seat.held.name, "figures": trial.figures()}
-        return {**values, "problem": self._problem}
+        return {**values, "history": self._history, "problem": self._problem}
 
     def classify(self, crops: Sequence[Crop]) -> Answers:
         """Name what is in crops uint8 [h, w, 3]; raises what the model raises, where there is none to go back to."""
@@ -145,7 +151,9 @@ class SwitchingModel:
         self._settle()
         signature = self._slots.signature()
         if self._problem is not None or signature != self._signature:
-            if self._follow(self._slots.state()):
+            state = self._slots.state()
+            self._history = _newest(state)
+            if self._follow(state):
                 self._signature = signature
             self._problem = None
         self._live.compare(self._settings.shadow_share)
@@ -213,7 +221,7 @@ class SwitchingModel:
 
     def _switch(self, trial: Trial) -> None:
         try:
-            self._slots.begin_trial(trial.seat.held.digest)
+            self._slots.begin_trial(trial.seat.held.digest, trial.seat.held.precision)
         except GateError:  # it was withdrawn in this moment: the next look at the slots says so
             return
         before = self._live.seat
@@ -292,7 +300,7 @@ class SwitchingModel:
         except BaseException:
             model.close()
             raise
-        return Seat(held, model)
+        return Seat(dataclasses.replace(held, precision=model.precision), model)
 
     def _first(self, state: State) -> Live:
         """Open the active model, or what the other slot holds."""
@@ -322,6 +330,10 @@ class SwitchingModel:
                     trial.other = other = self._open(state.previous)
                     trial.comparison = Comparison(seat.model, other.model)
         return Live(seat, trial, self._open)
+
+
+def _newest(state: State) -> list[dict[str, Any]]:
+    return [vars(entry) for entry in state.history[::-1][:TOLD]]
 
 
 def free_memory_mb() -> float | None:

@@ -12,7 +12,7 @@ from urllib.parse import parse_qs
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
@@ -153,11 +153,17 @@ def _number(request: Request, name: str, usual: float, least: float, most: float
 
 
 async def _body(request: Request) -> bytes:
+    """Return a form; one that is too large is not read, and what else comes of it neither: see `connections`."""
+    if int(request.headers.get("content-length", 0)) > MOST_FORM_BYTES:
+        raise HTTPException(413, "the form is too large")
     body = b""
-    async for part in request.stream():
-        body += part
-        if len(body) > MOST_FORM_BYTES:
-            raise HTTPException(413, "the form is too large")
+    try:
+        async for part in request.stream():
+            body += part
+            if len(body) > MOST_FORM_BYTES:
+                raise HTTPException(413, "the form is too large")
+    except ClientDisconnect:  # no news: it was cut for being slow
+        raise HTTPException(400, "the form did not come") from None
     return body
 
 

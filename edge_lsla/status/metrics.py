@@ -81,6 +81,10 @@ class _Health(Collector):
             yield _gauge(name, text, (), [((), _number(store.get(key)))])
         rate = (health.get("pace") or {}).get("rate")
         yield _gauge("pace_frames_per_second", "Most frames a second that are allowed", (), [((), _number(rate))])
+        drift = health.get("drift") or {}
+        ratio = max((one.get("ratio", 0) for one in drift.get("worst") or ()), default=None)
+        yield _gauge("drift_ratio", "How often values leave their range, to calibration, worst layer", (),
+                     [((), _number(ratio))])  # fmt: skip
         clock = health.get("clock", "unknown")
         states = [((state,), float(state == clock)) for state in CLOCKS]
         yield _gauge("clock_state", "How far the device's clock can be trusted", ("state",), states)

@@ -24,8 +24,9 @@ class StatusSettings:
         host_names: names besides localhost under which a loopback page may be asked for, such as a reverse proxy's.
         token_file: a file that holds the token, at least 16 characters.
         token_env: the environment variable that holds it instead.
-        max_connections: connections at once; one more replaces the one that has waited longest without asking.
-        request_timeout_seconds: after so long without a finished answer a connection is cut.
+        max_connections: connections at once; one more replaces one that has not asked, or one of whoever holds most.
+        request_timeout_seconds: after so long without a finished answer a connection is cut; a request itself must come
+            in within 10 s.
         answer_timeout_seconds: how long the service may take to answer one question.
 
     Raises:

@@ -77,13 +77,13 @@ class Doorkeeper:
 
     def may_guess(self, address: str) -> bool:
         """Whether an address may show a token now: it has not shown too many wrong ones."""
-        return self._left(_network(address)) >= 1
+        return self._left(network(address)) >= 1
 
     def guessed(self, address: str) -> None:
         """Remember that an address has shown a wrong token."""
-        network = _network(address)
-        self._guesses[network] = (self._left(network) - 1, self._clock())
-        self._guesses.move_to_end(network)
+        guesser = network(address)
+        self._guesses[guesser] = (self._left(guesser) - 1, self._clock())
+        self._guesses.move_to_end(guesser)
         if len(self._guesses) > MOST_ADDRESSES:
             self._guesses.popitem(last=False)
 
@@ -107,8 +107,8 @@ class Doorkeeper:
         return min(float(GUESSES), left + max(0.0, self._clock() - then) / GUESS_SECONDS)
 
 
-def _network(address: str) -> str:
-    """Return what counts as one guesser: an IPv4 address, or a whole IPv6 network, which one machine often has."""
+def network(address: str) -> str:
+    """Return what counts as one machine: an IPv4 address, or a whole IPv6 network, which one machine often has."""
     try:
         found = ipaddress.ip_address(address)
     except ValueError:

@@ -14,6 +14,7 @@ from edge_lsla.errors import EdgeLslaError
 
 T = TypeVar("T")
 MOST_QUESTIONS = 8  # at once
+TURN_SECONDS = 0.02
 LOG_EVERY_SECONDS = 60.0
 log = logging.getLogger(__name__)
 
@@ -62,11 +63,14 @@ class Questions:
         """Return the answer.
 
         Raises:
-            UnavailableError: it raised, takes too long, or too many questions are waiting.
+            UnavailableError: it raised, takes too long, or too many questions are waiting for as long.
         """
-        if self._waiting >= MOST_QUESTIONS:
-            raise UnavailableError("the service is too busy to answer", None, "try again")
         loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._timeout
+        while self._waiting >= MOST_QUESTIONS:  # a crowd waits its turn; only what hangs turns others away
+            if loop.time() >= deadline:
+                raise UnavailableError("the service is too busy to answer", None, "try again")
+            await asyncio.sleep(TURN_SECONDS)
         answer: asyncio.Future[T] = loop.create_future()
 
         def settle(outcome: T | Exception) -> None:

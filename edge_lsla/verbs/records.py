@@ -31,8 +31,12 @@ def records_export(
     form: Annotated[
         Optional[str], typer.Option("--format", help="csv, jsonl or camtrap-dp; default: by the output's name.")
     ] = None,
+    what: Annotated[str, typer.Option(help="events; effort: what was watched; or gaps: what was not.")] = "events",
     since: Since = None,
     until: Until = None,
+    device: Annotated[
+        Optional[str], typer.Option(help="The device's name; default: what the service kept beside the records.")
+    ] = None,
     place: Annotated[
         Optional[list[str]],
         typer.Option(help="For camtrap-dp: LATITUDE,LONGITUDE, or CAMERA=LATITUDE,LONGITUDE for each."),
@@ -45,27 +49,39 @@ def records_export(
     design: Annotated[str, typer.Option(help="For camtrap-dp: the sampling design.")] = "opportunistic",
     public: Annotated[bool, typer.Option("--public", help="For camtrap-dp: crops may be shown to everybody.")] = False,
 ) -> dict[str, Any]:
-    """Write events as CSV, JSON Lines or a Camera Trap Data Package; the file is whole or absent."""
+    """Write events, effort or gaps as CSV or JSON Lines, or all as a Camera Trap Data Package; whole or absent."""
     from edge_lsla.records.camtrap import Survey, export_camtrap
-    from edge_lsla.records.exports import export_csv, export_jsonl
+    from edge_lsla.records.device_name import FILE, read_device
+    from edge_lsla.records.exports import COLUMNS, export_csv, export_jsonl
     from edge_lsla.records.reader import Reader
 
     form = form or {".csv": "csv", ".jsonl": "jsonl", ".zip": "camtrap-dp"}.get(output.suffix.lower())
     if form not in FORMATS:
         raise UsageError("unknown format of an export", form or output, f"use --format {', '.join(FORMATS)}")
+    if what not in COLUMNS:
+        raise UsageError(f"unknown table {what!r}", "--what", f"use {', '.join(COLUMNS)}")
+    if form == "camtrap-dp" and what != "events":
+        remedy = "leave --what out, or write a .csv: deployments.csv in the package has the effort"
+        raise UsageError("a data package is exported whole", "--what", remedy)
+    if device is not None and not device.isprintable():
+        raise UsageError("not the name of a device", "--device", "give one line of text")
     inside = folder.resolve() in output.resolve().parents
-    if inside and (output.name.startswith("events.") or output.resolve().parent != folder.resolve()):
+    ours = output.name.startswith("events.") or output.name == FILE
+    if inside and (ours or output.resolve().parent != folder.resolve()):
         raise UsageError("the output would lie among the records", output, "choose another folder")
     begin, end = _time(since, "--since"), _time(until, "--until")
     with Reader(folder) as reader:
+        device = device or read_device(folder)
         if form == "camtrap-dp":
             names = dict(_pair(each, "--name", "LABEL=SCIENTIFIC NAME") for each in name or ())
-            survey = Survey(_places(place or []), title, contributor, design, names, public)
+            survey = Survey(_places(place or []), title, contributor, design, names, public, device)
             rows = export_camtrap(reader, output, survey, begin, end)
         else:
-            rows = {"events": (export_csv if form == "csv" else export_jsonl)(reader, output, begin, end)}
-    say().print(f"{visible(output)}: {', '.join(f'{number} {what}' for what, number in rows.items())}")
-    return {"output": str(output), "format": form, "rows": rows}
+            export = export_csv if form == "csv" else export_jsonl
+            rows = {what: export(reader, output, begin, end, what, device)}
+    told = ", ".join(f"{number} {'spans of effort' if each == 'effort' else each}" for each, number in rows.items())
+    say().print(f"{visible(output)}: {told}")
+    return {"output": str(output), "format": form, "device": device, "rows": rows}
 
 
 @verb(records_app, "records check")

@@ -15,11 +15,12 @@ from edge_lsla.verbs.opening import Backend, Precision, Rebuild, Threads
 if TYPE_CHECKING:
     from edge_lsla.slots.settings import SlotSettings
     from edge_lsla.slots.slots import Slots
-    from edge_lsla.slots.state import State
+    from edge_lsla.slots.state import Entry, Held, State
 
 FOLDER = "models"  # in the service's data folder
 POLL_SECONDS = 0.5
 SHOWN = 5  # entries of the history
+SHOWN_DIGEST = 12  # characters
 
 
 def update(
@@ -57,7 +58,7 @@ def update(
             rebuild and choices["rebuild"],
         )
 
-    def selftest(copy: Path) -> None:
+    def selftest(copy: Path) -> str:
         from edge_lsla.engine_building import rebuild_here
         from edge_lsla.runner.model import load
 
@@ -70,6 +71,7 @@ def update(
                 "this device computes other numbers; rebuild the bundle for it, or choose another precision",
             )  # fmt: skip
         say().print(f"self-test: {test.images} images, logits differ by {test.max_abs_difference:.3g}", style="dim")
+        return model.artifact.precision
 
     before = time.time()
     candidate = slots.install(bundle, selftest)
@@ -131,12 +133,18 @@ def _show(state: State) -> dict[str, Any]:
     for role in ("active", "candidate", "previous"):
         held = getattr(state, role)
         trial = ", on probation" if role == "active" and state.state == "trial" else ""
-        said = "none" if held is None else f"{visible(held.name)} in slot {held.slot}, {held.digest[:12]}{trial}"
+        said = "none" if held is None else f"{_named(held)} in slot {held.slot}{trial}"
         say().print(f"{role + ':':<11}{said}")
     for entry in state.history[-SHOWN:]:
         when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(entry.time))
-        say().print(f"{when}  {entry.what}: {visible(entry.name)}, {visible(entry.reason)}", style="dim")
+        say().print(f"{when}  {entry.what}: {_named(entry)}: {visible(entry.reason)}", style="dim")
     return _dict(state)
+
+
+def _named(model: Held | Entry) -> str:
+    """Return what tells a model from others of its name: its digest, and in which precision it ran."""
+    about = ", ".join(filter(None, (model.digest[:SHOWN_DIGEST], visible(model.precision))))
+    return f"{visible(model.name)} ({about})"
 
 
 def _dict(state: State) -> dict[str, Any]:

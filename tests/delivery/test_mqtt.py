@@ -39,7 +39,7 @@ def test_events_arrive_as_json_on_their_topics_and_the_status_with_them(broker: 
             assert forwarder.state.connected
             assert forwarder.state.last_error is None
         wait_for(lambda: subscriber.messages[-1].topic == "farm/status")
-    assert events_in(subscriber.messages) == [item.to_dict() for _, item in outbox.events]
+    assert events_in(subscriber.messages) == [{**item.to_dict(), "device": "trap 1"} for _, item in outbox.events]
     assert [message.topic for message in subscriber.messages] == [
         "farm/status",
         *["farm/trap-1/arrived"] * 45,

@@ -78,7 +78,7 @@ def receiver(answer: Answer = lambda events: (204, {}), context: ssl.SSLContext 
 
 
 def sender_to(server: Receiver, **options: Any) -> WebhookSender:
-    return WebhookSender(WebhookSettings(f"http://127.0.0.1:{server.server_port}/hook?key=x", **options))
+    return WebhookSender(WebhookSettings(f"http://127.0.0.1:{server.server_port}/hook?key=x", **options), "trap-1")
 
 
 def batch(count: int) -> list[tuple[int, Any]]:
@@ -97,7 +97,7 @@ def test_a_batch_is_one_request_with_token_signature_and_idempotency_key(
         assert sender.send([], NEVER) == 0
         assert sender.warnings == ()
     [(headers, body, path)] = server.requests
-    assert json.loads(body) == [item.to_dict() for _, item in batch(3)]
+    assert json.loads(body) == [{**item.to_dict(), "device": "trap-1"} for _, item in batch(3)]
     assert path == "/hook?key=x"
     assert headers["Content-Type"] == "application/json"
     assert headers["Authorization"] == "Bearer tok3n"
@@ -195,10 +195,10 @@ def test_https_is_verified(tmp_path: Path) -> None:
     context.load_cert_chain(*ours.issue("server", "127.0.0.1"))
     with receiver(context=context) as server:
         url = f"https://127.0.0.1:{server.server_port}/"
-        assert WebhookSender(WebhookSettings(url, ca_file=ours.file)).send(batch(1), NEVER) == 1
+        assert WebhookSender(WebhookSettings(url, ca_file=ours.file), "trap-1").send(batch(1), NEVER) == 1
         with pytest.raises(DeliveryError, match="the receiver's certificate is not trusted"):
-            WebhookSender(WebhookSettings(url, ca_file=other.file)).send(batch(1), NEVER)
-        unverified = WebhookSender(WebhookSettings(url, ca_file=other.file, insecure=True))
+            WebhookSender(WebhookSettings(url, ca_file=other.file), "trap-1").send(batch(1), NEVER)
+        unverified = WebhookSender(WebhookSettings(url, ca_file=other.file, insecure=True), "trap-1")
         assert unverified.send(batch(1), NEVER) == 1
         assert unverified.warnings
         assert len(server.requests) == 2
@@ -243,7 +243,7 @@ def endless(connection: socket.socket) -> None:
 )
 def test_a_receiver_that_answers_nothing_of_use(serve: Callable[[socket.socket], None], said: str) -> None:
     with listening(serve) as port:
-        sender = WebhookSender(WebhookSettings(f"http://127.0.0.1:{port}/", timeout_seconds=0.5))
+        sender = WebhookSender(WebhookSettings(f"http://127.0.0.1:{port}/", timeout_seconds=0.5), "trap-1")
         with pytest.raises(DeliveryError) as caught:
             sender.send(batch(1), NEVER)
     assert str(caught.value) == f"{said}: http://127.0.0.1:{port}; it is tried again"
@@ -252,7 +252,7 @@ def test_a_receiver_that_answers_nothing_of_use(serve: Callable[[socket.socket],
 def test_a_receiver_that_is_not_there_is_one_sentence() -> None:
     port = free_port()
     with pytest.raises(DeliveryError) as caught:
-        WebhookSender(WebhookSettings(f"http://127.0.0.1:{port}/")).send(batch(1), NEVER)
+        WebhookSender(WebhookSettings(f"http://127.0.0.1:{port}/"), "trap-1").send(batch(1), NEVER)
     assert str(caught.value) == f"the receiver takes no connection: http://127.0.0.1:{port}; it is tried again"
 
 

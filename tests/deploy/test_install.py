@@ -68,15 +68,34 @@ def test_it_installs_all_that_a_device_needs(installed: tuple[Path, str]) -> Non
         "etc/edge-lsla/secrets/camera": "0o600",
         "etc/edge-lsla/field.toml": "0o640",
         "etc/systemd/system/edge-lsla.service": "0o644",
+        "etc/systemd/system/edge-lsla-token.service": "0o644",
         "etc/systemd/journald.conf.d/edge-lsla.conf": "0o644",
     }
-    assert re.fullmatch("[0-9a-f]{48}", (root / "etc/edge-lsla/secrets/status-token").read_text())
-    assert (root / "etc/edge-lsla/secrets/mqtt-password").read_text() == ""
+    # All devices made of an image would share what were drawn here.
+    assert [path.read_text() for path in (root / "etc/edge-lsla/secrets").iterdir()] == [""] * 4
+    assert "token for the status page is drawn at the service's first start" in said
     assert (root / "usr/local/bin/edge-lsla").readlink() == Path("/opt/edge-lsla/bin/edge-lsla")
     environment = {**os.environ, "PYTHONPATH": next(p for p in sys.path if p.endswith("site-packages"))}
     command = root / "opt/edge-lsla/bin/edge-lsla"
     help_text = subprocess.run([command, "--help"], env=environment, capture_output=True, text=True, check=True).stdout
     assert "infer" in help_text
+
+
+def test_each_device_draws_a_token_of_its_own(tmp_path: Path) -> None:
+    text = (DEPLOY / "edge-lsla-token.service").read_text()
+    assert "ConditionFileNotEmpty=!/etc/edge-lsla/secrets/status-token\n" in text
+    (command,) = re.findall('ExecStart=/bin/sh -c "(.*)"\n', text)
+    tokens = set()
+    for device in ("one", "two"):
+        secrets = tmp_path / device
+        secrets.mkdir()
+        (secrets / "status-token").touch(0o600)
+        sh("sh", "-c", "umask 0077; " + command.replace("/etc/edge-lsla/secrets", str(secrets)))
+        (token,) = secrets.iterdir()
+        assert (token.name, stat.S_IMODE(token.stat().st_mode)) == ("status-token", 0o600)
+        assert re.fullmatch("[0-9a-f]{48}", token.read_text())
+        tokens.add(token.read_text())
+    assert len(tokens) == 2
 
 
 def test_again_it_changes_nothing_and_keeps_what_is_the_operators(
@@ -85,12 +104,14 @@ def test_again_it_changes_nothing_and_keeps_what_is_the_operators(
     root, _ = installed
     config, token = root / "etc/edge-lsla/field.toml", root / "etc/edge-lsla/secrets/status-token"
     config.write_text("# mine\n")
-    before, drawn = modes(root), token.read_text()
+    token.write_text("mine too\n")
+    before = modes(root)
     said = install(scripts, wheel, root)
     assert config.read_text() == "# mine\n"
-    assert token.read_text() == drawn
+    assert token.read_text() == "mine too\n"
     assert modes(root) == before
-    assert said.count("is as it should be") == 3
+    assert said.count("is as it should be") == 4
+    assert "is drawn" not in said
     assert "left as it is" in said
     data = root / "var/lib/edge-lsla/records"
     data.mkdir(parents=True)

@@ -29,11 +29,14 @@ def test_the_unit_is_one_that_systemd_takes(tmp_path: Path) -> None:
     unit = tmp_path / "edge-lsla.service"
     # The command is not installed on this machine, and systemd looks.
     unit.write_text(text.replace("/opt/edge-lsla/bin/edge-lsla", "/bin/true"))
+    token = tmp_path / "edge-lsla-token.service"
+    shutil.copy(DEPLOY / token.name, token)
     done = subprocess.run(
-        ["systemd-analyze", "verify", "--man=no", "--recursive-errors=no", unit], capture_output=True, text=True,
+        ["systemd-analyze", "verify", "--man=no", "--recursive-errors=no", unit, token], capture_output=True, text=True,
         check=False,
     )  # fmt: skip
     assert (done.returncode, done.stderr.strip()) == (0, ""), done.stderr
+    assert "\nWants=edge-lsla-token.service\nAfter=edge-lsla-token.service\n" in text
     for name in ("Type=notify", "WatchdogSec=90", "Restart=on-failure", "StartLimitBurst=60", "NoNewPrivileges=yes",
                  "CapabilityBoundingSet=", "ProtectSystem=strict"):  # fmt: skip
         assert f"\n{name}\n" in text
@@ -48,9 +51,10 @@ def test_a_mistake_in_the_unit_is_found(tmp_path: Path) -> None:
     assert "Failed to parse protect system value" in done.stderr
 
 
-def test_the_service_is_little_exposed() -> None:
+@pytest.mark.parametrize("unit", ["edge-lsla.service", "edge-lsla-token.service"])
+def test_the_service_is_little_exposed(unit: str) -> None:
     command = ["systemd-analyze", "security", "--offline=true", "--no-pager", f"--threshold={MOST_EXPOSURE}"]
-    done = subprocess.run([*command, DEPLOY / "edge-lsla.service"], capture_output=True, text=True, check=False)
+    done = subprocess.run([*command, DEPLOY / unit], capture_output=True, text=True, check=False)
     score = re.search(r"Overall exposure level for \S+: ([0-9.]+)", done.stdout)
     assert score is not None, done.stderr
     print(score[0])

@@ -63,6 +63,8 @@ def test_it_shows_itself_and_stops_when_asked(process: Start, configured: Callab
     wait_until(lambda: health(port)["events"] > 0)
     found = health(port)
     assert found["model"]["slot"] == "a"
+    assert [(one["what"], one["precision"]) for one in found["model"]["history"]] == [("installed", "fp32")]
+    assert found["device"] == json.loads((tmp_path / "data" / "device.json").read_text())["device"] == "edge-lsla"
     assert found["cameras"][0]["name"] == "trap-1"
     assert found["frames"] > 0
     assert found["overhead_ms"]["p99"] > 0

@@ -130,6 +130,15 @@ def test_effort_becomes_deployments(folder: Path, tmp_path: Path) -> None:
     assert none["timestampIssues"] == "true"
 
 
+def test_a_package_names_its_device(folder: Path, tmp_path: Path) -> None:
+    export(folder, tmp_path / "package", Survey({"": (52.52, 13.405)}, device="orchard|3"))
+    validate(tmp_path / "package")
+    rows = table(tmp_path / "package", "deployments")
+    assert [row["deploymentID"].startswith("orchard|3-trap-") for row in rows] == [True] * 4
+    assert rows[0]["deploymentTags"].startswith("device:orchard 3 | effort_seconds:200 | ")
+    assert rows[3]["deploymentTags"] == "device:orchard 3"
+
+
 def test_individuals_are_observations_that_can_be_summed(folder: Path, tmp_path: Path) -> None:
     export(folder, tmp_path / "package")
     rows = table(tmp_path / "package", "observations")

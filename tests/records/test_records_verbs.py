@@ -2,14 +2,20 @@ from __future__ import annotations
 
 import csv
 import json
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from record_parts import JPEG, NOON, arrived, left, visits, watched
 from typer.testing import CliRunner
 
+from edge_lsla.records.device_name import keep_device
 from edge_lsla.records.store import Store
 from edge_lsla.verbs.records import records_app
+
+GUIDE = Path(__file__).parents[2] / "docs" / "in-the-field.md"
 
 
 @pytest.fixture
@@ -73,6 +79,10 @@ def test_check_finds_what_is_missing(folder: Path) -> None:
         (["export", "{}", "-o", "{}/a.csv", "--since", "yesterday"], "not a time"),
         (["export", "{}", "-o", "{}/events.db", "--format", "csv"], "would lie among the records"),
         (["export", "{}", "-o", "{}/crops/a.csv"], "would lie among the records"),
+        (["export", "{}", "-o", "{}/device.json", "--format", "jsonl"], "would lie among the records"),
+        (["export", "{}", "-o", "{}/a.csv", "--what", "pauses"], "use events, effort, gaps"),
+        (["export", "{}", "-o", "{}/a.zip", "--place", "1,2", "--what", "effort"], "a data package is exported whole"),
+        (["export", "{}", "-o", "{}/a.csv", "--device", "a\x1bb"], "not the name of a device"),
         (["export", "{}", "-o", "{}/a.zip"], "needs the place of each camera"),
         (["export", "{}", "-o", "{}/a.zip", "--place", "somewhere"], "not a place"),
         (["export", "{}", "-o", "{}/a.zip", "--place", "1,2", "--name", "ant"], "write LABEL=SCIENTIFIC NAME"),
@@ -89,3 +99,35 @@ def test_a_crop_is_exported_as_it_was_recorded(folder: Path, tmp_path: Path) -> 
     options = ["--format", "camtrap-dp", "--place", "trap-1=52.5,13.4", "--name", "ant=Formicidae", "--public"]
     assert call("export", folder, "-o", tmp_path / "package", *options)[0] == 0
     assert [path.read_bytes() for path in (tmp_path / "package" / "media").iterdir()] == [JPEG] * 3
+
+
+def test_effort_and_gaps_are_exported_with_the_device(folder: Path, tmp_path: Path) -> None:
+    keep_device(folder, "orchard-3")
+    code, out, err = call("export", folder, "-o", tmp_path / "effort.csv", "--what", "effort", "--json")
+    assert code == 0, err
+    assert json.loads(out.splitlines()[-1])["rows"] == {"effort": 1}
+    with (tmp_path / "effort.csv").open(encoding="utf-8", newline="") as file:
+        [span] = csv.DictReader(file)
+    assert (span["seconds"], span["device"]) == ("300.0", "orchard-3")
+    code, out, _ = call("export", folder, "-o", tmp_path / "gaps.jsonl", "--what", "gaps")
+    assert (code, "0 gaps" in out) == (0, True)
+    assert call("export", folder, "-o", tmp_path / "a.csv", "--device", "other")[0] == 0
+    with (tmp_path / "a.csv").open(encoding="utf-8", newline="") as file:
+        assert {row["device"] for row in csv.DictReader(file)} == {"other"}
+    place = ["--place", "52.5,13.4", "--format", "camtrap-dp"]
+    assert call("export", folder, "-o", tmp_path / "package", *place)[0] == 0
+    assert "orchard-3-trap-1-" in (tmp_path / "package" / "deployments.csv").read_text(encoding="utf-8")
+
+
+def test_the_documented_rate_is_individuals_by_hours_watched(folder: Path, tmp_path: Path) -> None:
+    keep_device(folder, "orchard-3")
+    with Store(folder) as store:
+        store.add_effort(watched(NOON + 86_400, NOON + 86_400 + 1800))  # a day on which nobody came
+    for name, what in (("season.csv", "events"), ("effort.csv", "effort")):
+        assert call("export", folder, "-o", tmp_path / name, "--what", what)[0] == 0
+    [program] = re.findall(r"```python\n(.*?)```", GUIDE.read_text(encoding="utf-8"), re.S)
+    told = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert told.stdout.splitlines() == [
+        "orchard-3 trap-1 2026-05-28 0.08 h 36.0 individuals an hour",  # 3 in 300 s
+        "orchard-3 trap-1 2026-05-29 0.50 h 0.0 individuals an hour",
+    ]

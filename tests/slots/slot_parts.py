@@ -73,6 +73,7 @@ class Opened:
         self._model = load(path, threads=1)
         self.name = self._model.manifest.name
         self.digest = self._model.artifact.sha256 + self.name  # the tests' bundles share their artifact
+        self.precision = self._model.artifact.precision
         self.delay = 0.0
         self.raises: Exception | None = None
         self.closed = False

@@ -234,6 +234,53 @@ def test_a_damaged_state_is_said(slots: Slots, caplog: pytest.LogCaptureFixture)
     assert "damaged, and no slot has a whole model" in caplog.text
 
 
+def test_a_damaged_state_is_said_once(slots: Slots, caplog: pytest.LogCaptureFixture) -> None:
+    def said() -> int:
+        return caplog.text.count("the record of the slots is damaged")
+
+    damaged = slots.path / "state.json"
+    damaged.write_text("{")
+    for _ in range(2):
+        slots.state()  # as the service looks before it starts with what it finds
+    slots.start()
+    slots.state()
+    assert said() == 1
+    damaged.write_text("{")  # it was whole meanwhile: this is news
+    slots.state()
+    assert said() == 2
+
+
+def test_the_state_says_in_which_precision_a_model_ran(slots: Slots, second: Path) -> None:
+    digest = slots.install(second, lambda copy: "int8").held.digest
+    state = slots.state()
+    assert (state.active.precision, state.candidate.precision) == ("", "int8")  # the first was not run at all
+    assert [(entry.what, entry.precision) for entry in state.history] == [("installed", ""), ("installed", "int8")]
+    slots.begin_trial(digest, "fp16")  # the service may choose another
+    slots.promote(digest, "well")
+    state = slots.state()
+    assert (state.active.precision, state.previous.precision) == ("fp16", "")
+    assert [entry.what for entry in state.history[2:]] == ["switched", "promoted"]
+    assert {entry.precision for entry in state.history[2:]} == {"fp16"}
+
+
+def test_a_state_from_before_precisions_were_kept_is_whole(slots: Slots, second: Path) -> None:
+    slots.install(second, lambda copy: "int8")
+    values = json.loads((slots.path / "state.json").read_text())
+    for part in (values["active"], values["candidate"], *values["history"]):
+        del part["precision"]
+    (slots.path / "state.json").write_text(json.dumps(values))
+    state = slots.start()
+    assert (state.active.name, state.candidate.name, state.candidate.precision) == ("first", "second", "")
+    assert [entry.what for entry in state.history] == ["installed", "installed"]  # not "recovered"
+
+
+@pytest.mark.parametrize("where", ["active", "history"])
+def test_a_precision_that_is_no_text_is_damage(slots: Slots, where: str) -> None:
+    values = json.loads((slots.path / "state.json").read_text())
+    (values["history"][0] if where == "history" else values[where])["precision"] = 8
+    assert parse(json.dumps(values).encode()) is None
+
+
 @pytest.mark.parametrize("time", ["1e300", "NaN", "-1", "9" * 400, '"now"'])
 def test_a_time_that_is_no_date_is_damage(slots: Slots, time: str) -> None:
     values = json.loads((slots.path / "state.json").read_text())

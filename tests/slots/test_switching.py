@@ -55,6 +55,12 @@ def test_a_good_model_is_switched_to_and_promoted_without_a_lost_batch(slots: Sl
         slots.install(second)
         promoted = running.told.wait("promoted")
         new = running.model.digest
+        until(lambda: running.model.describe()["history"][0]["what"] == "promoted")
+        newest = running.model.describe()["history"]
+    assert [(one["what"], one["name"], one["precision"]) for one in newest[:3]] == [
+        *(("promoted", "second", "fp32"), ("switched", "second", "fp32"), ("installed", "second", "")),
+    ]
+    assert newest[0]["digest"] == promoted.held.digest
     assert running.feed.errors == []
     assert set(running.feed.answers) == {old, new}
     assert (running.model.name, promoted.held.name) == ("second", "second")
@@ -66,6 +72,14 @@ def test_a_good_model_is_switched_to_and_promoted_without_a_lost_batch(slots: Sl
     state = slots.state()
     assert (state.active.name, state.previous.name, state.state) == ("second", "first", "steady")
     assert [entry.what for entry in state.history][-2:] == ["switched", "promoted"]
+
+
+def test_a_state_that_lacks_the_precision_gets_it_from_the_service(slots: Slots) -> None:
+    before = slots.state()
+    assert before.active.precision == ""
+    with Running(slots):
+        after = slots.state()
+    assert (after.active.precision, after.history) == ("fp32", before.history)
 
 
 def test_one_thread_sees_the_new_model_from_one_call_on(slots: Slots, second: Path) -> None:

@@ -45,7 +45,10 @@ def test_the_first_model_and_the_next(data: Path, first: Path, second: Path) -> 
     assert code == 0
     assert (answer["active"]["slot"], answer["candidate"]["slot"], answer["previous"]) == ("a", "b", None)
     assert [entry["what"] for entry in answer["history"]] == ["installed", "installed"]
-    assert "candidate: second in slot b" in text
+    digest = answer["candidate"]["digest"][:12]
+    assert f"candidate: second ({digest}, fp32) in slot b" in text
+    assert f"installed: second ({digest}, fp32): it waits to be tried" in text
+    assert [entry["precision"] for entry in answer["history"]] == ["fp32", "fp32"]
     code, answer, _ = run("--rollback", "--data", data)
     assert (code, answer["candidate"]) == (0, None)
     code, answer, _ = run("--rollback", "--data", data)

@@ -23,6 +23,7 @@ from edge_lsla.status.settings import StatusSettings
 SAMPLES = Path(__file__).parents[2] / "demo" / "samples"
 LABELS = ("ant", "bee", "beetle", "bug", "butterfly", "cricket", "fly", "lady beetle", "mosquito", "spider")
 TOKEN = "a-token-of-the-orchard-7Qx"
+UPDATE = {"what": "refused", "name": "pests-2026-06", "slot": "A", "bundle": "77aa" * 16, "precision": "fp16"}
 HOSTILE = (
     "<script>window.hacked = 1</script>",
     '"><img src=x onerror="window.hacked = 1">',
@@ -97,7 +98,7 @@ class FieldView:
                 found.append(left.to_dict())
             found.append(arrived.to_dict())
             if index == 9:
-                found.append(Event("model", at - 5, details={"name": "pests-2026-05", "slot": "B"}).to_dict())
+                found.append(Event("model", at - 5, details=UPDATE).to_dict())
         return found
 
     def health(self) -> dict[str, Any]:
@@ -116,9 +117,10 @@ class FieldView:
         ]  # fmt: skip
         return {
             "ok": not self.ill, "problems": words if self.ill else [],
+            "device": "orchard-3" if self.labels is LABELS else self.labels[0],
             "started": self.begun, "uptime_seconds": time.time() - self.begun,
             "model": {"name": "pests-2026-05", "digest": "9f2c41d07a" * 6 + "abcd", "precision": "int8",
-                      "backend": "onnxruntime", "slot": "B"},
+                      "backend": "onnxruntime", "slot": "B", "history": self.history()},
             "cameras": cameras,
             "latency_ms": {"p50": 11.42, "p95": 18.91, "p99": 27.3},
             "overhead_ms": {"p50": 1.31, "p95": 2.87, "p99": 6.02},
@@ -133,6 +135,11 @@ class FieldView:
             "pace": {"rate": 15.0, "reason": "warm: 61.5 °C"} if self.ill else {"rate": None, "reason": ""},
             "clock": "synchronised", "memory_mb": 312.4, "restarts": 1,
         }  # fmt: skip
+
+    def history(self) -> list[dict[str, Any]]:
+        names = (self.labels if self.labels is not LABELS else ("pests-2026-05",) * 2)[:5]
+        return [{"time": self.begun, "what": "promoted", "name": name, "digest": "51e0" * 16, "precision": "int8",
+                 "reason": "it answered 800 batches on probation without a fault"} for name in names]  # fmt: skip
 
     def cameras(self) -> list[str]:
         return self.names

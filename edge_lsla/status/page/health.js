@@ -1,6 +1,6 @@
 // What the service says of itself: the tiles at the top and the panels at the bottom.
 
-import { bytes, duration, element, fill, many, milliseconds, moment, NONE, number } from "./words.js";
+import { bytes, duration, element, fill, many, milliseconds, moment, named, NONE, number } from "./words.js";
 
 const CLOCKS = {
   synchronised: "synchronised",
@@ -54,7 +54,8 @@ export function showHealth(place, health) {
       ["precision", model?.precision ?? NONE],
       ["backend", model?.backend ?? NONE],
       ["digest", digest],
-    ])),
+      ...(health.drift ? [["drift", String(health.drift.sentence ?? NONE).replace(/^drift: /, "")]] : []),
+    ]), ...updates(model?.history ?? [])),
     panel("Device", facts([
       ["temperature", typeof health.temperature_c === "number" ? `${number(health.temperature_c, 1)} °C` : "not measured"],
       ["memory", typeof health.memory_mb === "number" ? bytes(health.memory_mb * 1e6) : NONE],
@@ -63,6 +64,16 @@ export function showHealth(place, health) {
       ["stages restarted", number(health.restarts)],
     ])),
   );
+}
+
+// What happened to models, newest first; whose digest is the bundle's, and not that of what runs of it.
+function updates(history) {
+  if (!history.length) return [];
+  return [element("h4", {}, "Updates"), rows(["when", "what", "model"], history, (one) => [
+    moment(one.time * 1000),
+    one.what,
+    element("span", { className: "digest", title: one.reason ?? "" }, named(one.name, one.digest, one.precision)),
+  ], "")];
 }
 
 function panel(title, ...content) {

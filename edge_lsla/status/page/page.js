@@ -77,6 +77,10 @@ function showState() {
   change(state, lost ? "not reachable" : health === null ? "loading" : well ? "all well" : word);
   state.className = `mark ${well ? "good" : "bad"}`;
   if (health === null) return;
+  if (health.device) {
+    change(find("h1"), `${health.device}: insects, counted`);
+    document.title = `${health.device} · edge-lsla`; // several devices are often open side by side
+  }
   const model = health.model?.name ? `, ${health.model.name} in slot ${health.model.slot ?? "?"}` : "";
   change(find("#summary"), `running for ${duration(health.uptime_seconds)}${model}`);
 }

@@ -1,9 +1,10 @@
 // The newest individuals, each once, with its best picture.
 
 import { service } from "./asking.js";
-import { age, duration, element, fill, moment, percent } from "./words.js";
+import { age, duration, element, fill, moment, named, percent } from "./words.js";
 
 const FIRST = 12; // shown before the viewer asks for more
+const UPDATES = { promoted: "A new model stays", refused: "A new model was refused" };
 const cards = new Map(); // by individual, kept so that a crop is fetched once
 let all = false;
 
@@ -52,8 +53,9 @@ class Card {
     const at = last.time * 1000;
     const ago = element("time", { dateTime: isoTime(at), title: moment(at, true) }, age((service.now() - at) / 1000));
     if (last.kind === "model") {
-      const name = last.details?.name ?? last.details?.slot ?? "";
-      fill(this.words, element("b", {}, "Another model watches"), element("div", { className: "muted clip" }, name), element("div", { className: "muted" }, ago));
+      const { name, slot, bundle, precision, what, why } = last.details ?? {};
+      const said = element("div", { className: "muted clip", title: why ?? "" }, named(name ?? slot ?? "", bundle, precision));
+      fill(this.words, element("b", {}, UPDATES[what] ?? "Another model watches"), said, element("div", { className: "muted" }, ago));
       return;
     }
     const sure = last.confidence === null || last.confidence === undefined ? "" : ` ${percent(last.confidence)}`;

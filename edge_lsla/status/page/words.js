@@ -66,3 +66,9 @@ export function moment(milliseconds, seconds = false) {
 export function percent(value) {
   return typeof value === "number" ? `${number(value * 100)} %` : NONE;
 }
+
+// What tells a model from others of its name; records of before lack the rest.
+export function named(name, digest, precision) {
+  const about = [String(digest ?? "").slice(0, 12), precision].filter(Boolean).join(", ");
+  return about ? `${name} (${about})` : String(name);
+}
