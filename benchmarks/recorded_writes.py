@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,8 @@ CALLS = (
 )
 # Not of the store: held in memory only, without content, or of no meaning after a power cut.
 PASSED_OVER = ("-shm", ".lock", ".reserve")
+_BEGUN = re.compile(r"^(?:\[pid +)?(\d+)\]? +(\w+)\((.*) <unfinished \.\.\.>$")
+_ENDED = re.compile(r"^(?:\[pid +)?(\d+)\]? +<\.\.\. (\w+) resumed>(.*)$")
 _LINE = re.compile(r"^(?:\[pid +)?(\d+)\]? +(\w+)\((.*)\) += (-?\d+|0x[0-9a-f]+)(?:<(.*)>)?")
 _STRING = re.compile(r'"((?:\\x[0-9a-f]{2})*)"')
 _HANDLE = re.compile(r"(\d+|AT_FDCWD)<([^>]*)>")
@@ -69,10 +71,9 @@ def record_writes(command: Sequence[str], folder: Path, log: Path) -> list[Opera
 def _operations(log: Path, root: str) -> Iterator[Operation]:
     positions: dict[tuple[str, str], int] = {}
     with log.open(encoding="ascii") as lines:
-        for line in lines:
+        for line in _whole_lines(lines, root):
             found = _LINE.match(line)
             if found is None:
-                assert "unfinished" not in line or root.encode().hex() not in line.replace("\\x", ""), line[:300]
                 continue
             process, call, arguments, result, opened = found.groups()
             if result.startswith("-"):
@@ -88,6 +89,28 @@ def _operations(log: Path, root: str) -> Iterator[Operation]:
             yield from _translate(
                 call, arguments, strings, place, _decoded(opened or ""), root, positions, (process, handle)
             )
+
+
+def _whole_lines(lines: Iterable[str], root: str) -> Iterator[str]:
+    """Join what strace parts because two threads were in system calls at once.
+
+    Only syncs, which count when they have ended and to whose file nothing may be written meanwhile, and opening of
+    what is there.
+    """
+    begun: dict[str, str] = {}  # by process, the line's first part
+    for line in lines:
+        if (first := _BEGUN.match(line)) is not None:
+            ours = root.encode().hex() in line.replace("\\x", "")
+            opens = first[2] == "openat" and "O_CREAT" not in line and "O_TRUNC" not in line
+            assert not ours or opens or first[2] in ("fsync", "fdatasync"), line[:300]
+            begun[first[1]] = line.partition(" <unfinished")[0]
+        elif (last := _ENDED.match(line)) is not None:
+            yield begun.pop(last[1]) + last[3] + "\n"
+        else:
+            place = _HANDLE.search(line)
+            inside = [each for each in begun.values() if place is not None and f"<{place[2]}>" in each]
+            assert not inside, f"written while it is synced: {line[:300]}"
+            yield line
 
 
 def _translate(

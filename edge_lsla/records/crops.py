@@ -61,25 +61,35 @@ class CropFolder:
     def write(self, crops: Sequence[tuple[str, bytes]]) -> dict[str, str]:
         """Write crops durably; return why, for each that could not be."""
         failed: dict[str, str] = {}
-        days = set()
+        written: dict[str, int] = {}
         for place, data in crops:
-            day = day_of(place)
             try:
-                self.make_day(day)
-                try:
-                    durable.write_file(self._root / place, data)
-                except FileNotFoundError:  # somebody removed the folder
-                    durable.make_folders(self._root, self._root / day)
-                    durable.write_file(self._root / place, data)
-                days.add(day)
+                written[place] = self._create(place, data)
             except OSError as error:
-                failed[place] = error.strerror or str(error)
-        for day in sorted(days):
+                failed[place] = _why(error)
+        names = {day: durable.FolderSync(self._root / day) for day in sorted({day_of(place) for place in written})}
+        for place, handle in written.items():
             try:
-                durable.sync_folder(self._root / day)
+                durable.sync_file(handle)
             except OSError as error:
-                failed |= {place: error.strerror or str(error) for place, _ in crops if day_of(place) == day}
+                failed[place] = _why(error)
+                with contextlib.suppress(OSError):
+                    (self._root / place).unlink()
+            finally:
+                os.close(handle)
+        for day, sync in names.items():
+            if (lost := sync.result()) is not None:
+                failed |= {place: _why(lost) for place in written if day_of(place) == day}
         return failed
+
+    def _create(self, place: str, data: bytes) -> int:
+        day = day_of(place)
+        self.make_day(day)
+        try:
+            return durable.create_file(self._root / place, data)
+        except FileNotFoundError:  # somebody removed the folder
+            durable.make_folders(self._root, self._root / day)
+            return durable.create_file(self._root / place, data)
 
     def read(self, place: str) -> bytes | None:
         """Return a crop; None where it is gone or the path is none of ours."""
@@ -114,6 +124,10 @@ class CropFolder:
         """Yield the folders of all days."""
         for folder in sorted(self._root.glob(f"{FOLDER}/[0-9]*/[0-9]*/[0-9]*")):
             yield folder.relative_to(self._root).as_posix()
+
+
+def _why(error: OSError) -> str:
+    return error.strerror or str(error)
 
 
 def day_of(place: str) -> str:
