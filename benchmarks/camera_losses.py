@@ -1,7 +1,8 @@
 """Losing cameras a hundred times in one run, in every way: is each brought back, and each gap recorded?
 
-Two HTTP cameras of this machine, motion JPEG and H.264 in a transport stream, are watched at once, and lost in turn: by
-what the camera does, and by killing or stopping the capture process. Usage: python -m benchmarks.camera_losses [LOSSES]
+Five cameras of this machine are watched at once, and lost in turn: by what the camera does, and by killing or stopping
+the capture process. Two speak HTTP: motion JPEG, and H.264 in a transport stream. Three speak RTSP: H.264 and motion
+JPEG over TCP, and H.264 over UDP. Usage: python -m benchmarks.camera_losses [LOSSES]
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import statistics
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +23,14 @@ import psutil
 
 from benchmarks.lossy_camera import LOSSES, LossyCamera
 from benchmarks.machine import keep
+from benchmarks.rtsp_camera import RTSP_LOSSES, RtspCamera, lacking
 from edge_lsla.errors import EdgeLslaError
 from edge_lsla.events import Gap
 from edge_lsla.pipeline.frames import Frame
 from edge_lsla.pipeline.settings import SourceSettings
 from edge_lsla.pipeline.supervision import SupervisedCamera, SupervisionSettings
 
+KINDS = {**LOSSES, **RTSP_LOSSES}
 PROCESS_LOSSES = ("process killed", "process stopped")
 # Shorter than the defaults, so that a hundred losses take minutes; the order of the steps is the same.
 OPENING = SourceSettings(open_timeout=2.0, read_timeout=1.0)
@@ -71,7 +75,7 @@ class Watched:
         return frame
 
 
-def lose(watched: Watched, camera: LossyCamera, kind: str) -> float:
+def lose(watched: Watched, camera: LossyCamera | RtspCamera, kind: str) -> float:
     """Lose a camera once; return the seconds until a frame of after the loss was taken.
 
     Raises:
@@ -93,29 +97,34 @@ def lose(watched: Watched, camera: LossyCamera, kind: str) -> float:
 
 
 def run(losses: int) -> dict[str, Any]:
-    """Lose both cameras in turn; return the figures.
+    """Lose the cameras in turn, those that speak RTSP where their server is installed; return the figures.
 
     Raises:
         EdgeLslaError: a camera did not come back.
     """
     rows: dict[str, list[tuple[float, int]]] = {}
     with contextlib.ExitStack() as stack:
-        cameras = {stream: stack.enter_context(LossyCamera(stream)) for stream in LOSSES}
-        watching = [stack.enter_context(Watched(stream, camera.url)) for stream, camera in cameras.items()]
+        cameras: dict[str, LossyCamera | RtspCamera] = {
+            **{stream: stack.enter_context(LossyCamera(stream)) for stream in LOSSES},
+            **{stream: stack.enter_context(RtspCamera(stream)) for stream in ({} if lacking() else RTSP_LOSSES)},
+        }
+        watching = [
+            stack.enter_context(Watched(stream, camera.url, opening(stream))) for stream, camera in cameras.items()
+        ]
         for watched in watching:
             watched.frame()
         plans = [plan(watched.stream) for watched in watching]
         resources: list[dict[str, int]] = []
         for number in range(losses):
-            watched, kind = watching[number % 2], next(plans[number % 2])
+            watched, kind = watching[number % len(watching)], next(plans[number % len(watching)])
             before = len(watched.gaps)
             seconds = lose(watched, cameras[watched.stream], kind)
             settle(watched)
             told = len(watched.gaps) - before
             rows.setdefault(f"{watched.stream}: {kind}", []).append((seconds, told))
             resources.append(used(watching))
-            print(f"{number + 1:4}  {watched.stream:7} {kind:16} {seconds:6.2f} s  {told // 2} gap(s)", flush=True)
-        warm = resources[min(len(resources) - 1, 13)]
+            print(f"{number + 1:4}  {watched.stream:9} {kind:16} {seconds:6.2f} s  {told // 2} gap(s)", flush=True)
+        warm = resources[min(len(resources) - 1, 3 * len(watching))]
         gaps = [gap for watched in watching for gap in watched.gaps]
         steps: dict[str, int] = {}
         for gap in gaps:
@@ -127,6 +136,10 @@ def run(losses: int) -> dict[str, Any]:
             "gaps_begun": sum(gap.ended is None for gap in gaps),
             "gaps_ended": sum(gap.ended is not None for gap in gaps),
             "steps": steps,
+            "by_source": {
+                stream: _figures([one for kind in rows if kind.split(": ")[0] == stream for one in rows[kind]])
+                for stream in cameras
+            },
             "by_kind": {kind: _figures(row) for kind, row in sorted(rows.items())},
             "frames": sum(watched.supervised.state.frames for watched in watching),
             "used_after_warm_up": warm,
@@ -136,7 +149,12 @@ def run(losses: int) -> dict[str, Any]:
 
 def plan(stream: str) -> Iterator[str]:
     """Return the kinds of loss in turn, for ever."""
-    return itertools.cycle((*LOSSES[stream], *PROCESS_LOSSES))
+    return itertools.cycle((*KINDS[stream], *PROCESS_LOSSES))
+
+
+def opening(stream: str, settings: SourceSettings = OPENING) -> SourceSettings:
+    """Return how a stream's camera is opened."""
+    return replace(settings, rtsp_transport="udp" if stream == "rtsp udp" else "tcp")
 
 
 def settle(watched: Watched) -> None:
@@ -185,13 +203,15 @@ def latency() -> dict[str, float]:
 
 def main() -> int:
     """Lose cameras, measure, keep the figures; return the exit code."""
+    if lacking():
+        print(f"no RTSP: {lacking()}", file=sys.stderr)
     try:
         figures = {"process": os.getpid(), **run(int(sys.argv[1]) if len(sys.argv) > 1 else 100)}
     except EdgeLslaError as error:
         print(f"not recovered: {error}", file=sys.stderr)
         return 1
     print(f"\n{'loss':26} losses recovered  median s  max s  gaps")
-    for kind, row in figures["by_kind"].items():
+    for kind, row in (*figures["by_kind"].items(), *figures["by_source"].items()):
         print(
             f"{kind:26} {row['losses']:6} {row['losses']:9} {row['median_s']:9.2f} {row['max_s']:6.2f} {row['gaps']:5}"
         )

@@ -1,9 +1,8 @@
-"""Videos, streams and cameras through PyAV; where its errors of reading are translated."""
+"""Videos, streams and cameras through PyAV."""
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import threading
 import time
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from edge_lsla.pipeline.address import Address
 from edge_lsla.pipeline.connections import Connection
 from edge_lsla.pipeline.damage import PacketDecoder
 from edge_lsla.pipeline.frames import Frame, Source
+from edge_lsla.pipeline.reading_errors import ENDED, reading_errors, silent
 from edge_lsla.pipeline.settings import SourceSettings
 
 # Demuxers that read one file or connection and nothing else. A playlist (hls, concat, dash, image2, sdp) under any
@@ -30,7 +30,7 @@ STREAM_PROTOCOLS = {"http": "http,https,httpproxy,tcp,tls,crypto", "rtsp": "rtp,
 PACKET_SIZES = (188, 192, 204)  # of an MPEG transport stream
 DAMAGED_IN_A_ROW = 100  # packets; a stream joined between two key frames has dozens that cannot be decoded
 POLL_SECONDS = 0.004
-ENDED = "the stream was ended by the other side"
+FASTEST = 1000.0  # frames a second; above it stands the clock's rate, where the stream does not tell its own
 
 
 class DecodedSource(Source):
@@ -54,7 +54,8 @@ class DecodedSource(Source):
                 self._container, self._stream = _open(address, settings)
             seconds = (self._container.duration or 0) / 1e6
             self.live = address.kind == "camera" or (address.kind == "stream" and seconds <= 0)
-            self.rate = float(self._stream.average_rate or self._stream.guessed_rate or 0)
+            rate = float(self._stream.average_rate or self._stream.guessed_rate or 0)
+            self.rate = rate if rate <= FASTEST else 0.0
             # Frame threads hold back as many frames as there are threads: right for files, late for cameras.
             self._stream.thread_type = "SLICE" if self.live else "AUTO"
             self._frames = self._decode()
@@ -123,7 +124,7 @@ class DecodedSource(Source):
                     at = picture.time if picture.time is not None else None
                     begin = at if begin is None else begin
                     seconds = sequence / (self.rate or 25) if at is None or begin is None else max(seconds, at - begin)
-                with _reading_errors(self._address, self._settings, opened=True):
+                with reading_errors(self._address, self._settings, opened=True):
                     pixels = np.asarray(picture.to_ndarray(format="rgb24"), np.uint8)
                 turns = round((getattr(picture, "rotation", 0) or 0) / 90) % 4  # counterclockwise
                 pixels = np.ascontiguousarray(np.rot90(pixels, turns)) if turns else pixels
@@ -132,9 +133,15 @@ class DecodedSource(Source):
         self._check_end(sequence, seconds, damaged > 0)
 
     def _packets(self) -> Iterator[Any]:
-        with _reading_errors(self._address, self._settings, opened=True):
+        with reading_errors(self._address, self._settings, opened=True):
             if self._address.kind != "camera":
-                yield from self._container.demux(self._stream)
+                asked = time.monotonic()
+                for packet in self._container.demux(self._stream):
+                    # Before FFmpeg tells of the timeout it hands out what its parser held back: seconds old.
+                    if self.live and time.monotonic() - asked >= self._settings.read_timeout:
+                        raise silent(self._address, self._settings.read_timeout)
+                    yield packet
+                    asked = time.monotonic()
                 return
             # V4L2 looks at neither the timeout nor an interruption once it waits, so it is opened non-blocking.
             last = time.monotonic()
@@ -147,7 +154,7 @@ class DecodedSource(Source):
                     return
                 except BlockingIOError:
                     if time.monotonic() - last > self._settings.read_timeout:
-                        raise _silent(self._address, self._settings.read_timeout) from None
+                        raise silent(self._address, self._settings.read_timeout) from None
                     time.sleep(POLL_SECONDS)
 
     def _check_end(self, frames: int, seconds: float, damaged: bool) -> None:
@@ -203,10 +210,17 @@ def _open(address: Address, settings: SourceSettings) -> tuple[Any, Any]:
             options["input_format"] = settings.pixel_format
     elif address.kind == "stream":
         secure = target.split(":", 1)[0].lower()
-        options["protocol_whitelist"] = STREAM_PROTOCOLS["rtsp" if secure.startswith("rtsp") else "http"]
+        rtsp = secure.startswith("rtsp")
+        options["protocol_whitelist"] = STREAM_PROTOCOLS["rtsp" if rtsp else "http"]
         options["format_whitelist"] = STREAM_FORMATS
         options["rtsp_transport"] = settings.rtsp_transport
-        options["fflags"] = "nobuffer"
+        if settings.rtsp_transport == "udp":
+            # Without a packet for so long (microseconds) FFmpeg asks for TCP: firewalls let that through.
+            options["rtsp_transport"] = "udp+tcp"
+            options["timeout"] = str(round(1e6 * max(settings.read_timeout, settings.open_timeout / 2)))
+        # RTSP says beforehand what comes: one packet is looked at. Of others 3 frames tell the rate; the default of 20
+        # takes seconds. What was looked at is decoded too, or the key frame in it would have to be waited for again.
+        options.update({"fpsprobesize": "0", "probesize": "32"} if rtsp else {"fpsprobesize": "3"})
         options["analyzeduration"] = "2000000"  # microseconds; the default waits 5 s for a slow camera
     else:
         target = f"file:{target}"  # without it FFmpeg would see a protocol in a name such as concat:a.mp4
@@ -214,7 +228,8 @@ def _open(address: Address, settings: SourceSettings) -> tuple[Any, Any]:
         options["format_whitelist"] = FILE_FORMATS
         if Path(address.target).stat().st_size == 0:
             raise SourceError("the video is empty", address.name, "copy it anew")
-    with _reading_errors(address, settings, opened=False):
+    began = time.monotonic()
+    with reading_errors(address, settings, opened=False, began=began):
         container = av.open(target, format=form, options=options, timeout=timeout)
     if not container.streams.video:
         container.close()
@@ -223,60 +238,3 @@ def _open(address: Address, settings: SourceSettings) -> tuple[Any, Any]:
         container.close()
         raise SourceError("no decoder for this kind of video", address.name, "convert it to H.264 first")
     return container, container.streams.video[0]
-
-
-def _silent(address: Address, seconds: float) -> SourceError:
-    return SourceError(f"no picture for {seconds:g} s", address.name, "check the camera and the network")
-
-
-@contextlib.contextmanager
-def _reading_errors(address: Address, settings: SourceSettings, *, opened: bool) -> Iterator[None]:
-    """Turn what PyAV raises on opening and reading into one sentence.
-
-    The chain is cut (`from None`): FFmpeg's text holds the URL with its password.
-    """
-    import av
-
-    try:
-        yield
-    except BlockingIOError:
-        raise
-    except (av.error.ExitError, TimeoutError):
-        if opened:
-            raise _silent(address, settings.read_timeout) from None
-        raise SourceError(
-            f"no answer within {settings.open_timeout:g} s", address.name, "check the camera and the network"
-        ) from None
-    except av.error.FFmpegError as error:
-        what, remedy = _plain(error, address, opened)
-        raise SourceError(what, address.name, remedy) from None
-
-
-def _plain(error: Any, address: Address, opened: bool) -> tuple[str, str]:
-    """Say an FFmpeg error in plain words, and what to do."""
-    import av
-
-    reason = (error.strerror or type(error).__name__).lower()
-    if opened:
-        if address.kind == "stream" and (error.errno == errno.EIO or isinstance(error, ConnectionError)):
-            return ENDED, "check the camera"
-        what = "the recording breaks off" if address.kind == "file" else "the source broke off"
-        return f"{what} ({reason})", "copy it anew" if address.kind == "file" else "check the camera and the network"
-    if isinstance(error, FileNotFoundError):
-        return "no such source", "check the path"
-    if isinstance(error, PermissionError):
-        group = "add your user to the group video" if address.kind == "camera" else "change its permissions"
-        return "no permission to read the source", group
-    if isinstance(error, av.error.HTTPUnauthorizedError):
-        return "the camera wants a user name and password", "write them into the URL: rtsp://user:password@host/"
-    if isinstance(error, (av.error.HTTPClientError, av.error.HTTPServerError)):
-        return f"the server refused ({reason})", "check the URL"
-    if isinstance(error, ConnectionRefusedError):
-        return "nothing listens there", "check the address and the port"
-    if address.kind == "camera":
-        if error.errno == errno.EBUSY:
-            return "the camera is in use by another program", "close that program"
-        return f"the camera cannot be opened ({reason})", "try another size, rate or pixel format"
-    if isinstance(error, ValueError):
-        return "not a video that can be read, or its beginning or end is missing", "check that it plays elsewhere"
-    return f"cannot open the source ({reason})", "check the address and the network"

@@ -128,7 +128,7 @@ class Motion:
                 part = self._reduced_slices(box)
                 lesson[part] = self._ground()[part]
         self._model.apply(lesson, learningRate=1 - math.exp(-elapsed / self._settings.history_seconds))
-        self._learned, self._background = self._now, None
+        self._learned, self._background = self._now, self._model.getBackgroundImage()
 
     def is_ghost(self, box: Box) -> bool:
         """Say whether a place differs from the ground because something left it: its outline is in the ground.

@@ -24,7 +24,8 @@ class SourceSettings:
         pixel_format: asked of a camera, in FFmpeg's words ("mjpeg", "yuyv422"); None takes what it offers.
         open_timeout: seconds that a network source may take for each of connecting and describing itself.
         read_timeout: seconds without a frame after which a network source or camera counts as broken off.
-        rtsp_transport: "tcp" (loses nothing) or "udp".
+        rtsp_transport: "tcp" (loses nothing) or "udp"; where no picture comes by UDP within `read_timeout` or half of
+            `open_timeout`, whichever is longer, TCP is tried.
         frames: the synthetic source ends after so many frames; None never ends.
         pictures: the synthetic source drifts over these instead of drawing its test picture.
         insects: so many insects, cut out of `pictures`, walk across the synthetic source in every 20 seconds.

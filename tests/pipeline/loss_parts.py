@@ -5,8 +5,9 @@ import time
 
 import pytest
 
-from benchmarks.camera_losses import Watched, lose
+from benchmarks.camera_losses import Watched, lose, opening
 from benchmarks.lossy_camera import LossyCamera
+from benchmarks.rtsp_camera import RtspCamera
 from edge_lsla.pipeline.settings import SourceSettings
 from edge_lsla.pipeline.supervision import SupervisionSettings
 
@@ -16,9 +17,9 @@ QUICK = SupervisionSettings(
 )
 
 
-def check_loss(camera: LossyCamera, stream: str, kind: str, reason: str, step: str) -> None:
+def check_loss(camera: LossyCamera | RtspCamera, stream: str, kind: str, reason: str, step: str) -> None:
     """Lose a camera and hold against what must be told: its gap, why, and what brought it back."""
-    with Watched(stream, camera.url, OPENING, QUICK) as watched:
+    with Watched(stream, camera.url, opening(stream, OPENING), QUICK) as watched:
         before = watched.frame()
         lost, steady = time.time(), time.monotonic()
         lose(watched, camera, kind)
@@ -39,12 +40,15 @@ def check_loss(camera: LossyCamera, stream: str, kind: str, reason: str, step: s
     assert state.last_error is not None
 
 
-def check_resizing(camera: LossyCamera, stream: str) -> None:
+def check_resizing(camera: LossyCamera | RtspCamera, stream: str) -> None:
     """Change the size twice and hold against: frames of the new size, and no gap."""
-    with Watched(stream, camera.url, OPENING, QUICK) as watched:
-        sizes = [watched.frame().pixels.shape]
+    wanted, sizes = [camera.size], []
+    with Watched(stream, camera.url, opening(stream, OPENING), QUICK) as watched:
+        sizes.append(watched.frame().pixels.shape[1::-1])
         for _ in range(2):
             lose(watched, camera, "resized")
-            sizes.append(watched.frame().pixels.shape)
-    assert sizes == [(120, 160, 3), (240, 320, 3), (120, 160, 3)]
+            wanted.append(camera.size)
+            sizes.append(watched.frame().pixels.shape[1::-1])
+    assert wanted[0] == wanted[2] != wanted[1]
+    assert sizes == wanted
     assert watched.gaps == []

@@ -158,7 +158,7 @@ def test_servers_that_give_no_video() -> None:
         with pytest.raises(SourceError, match="no answer within 1 s"):
             open_source(camera.url, QUICK)
         assert time.monotonic() - begin < 4
-    with MjpegCamera(status=404) as camera, pytest.raises(SourceError, match="server refused"):
+    with MjpegCamera(status=404) as camera, pytest.raises(SourceError, match="the server has no such stream"):
         open_source(camera.url, QUICK)
     with MjpegCamera(status=401) as camera, pytest.raises(SourceError, match="user name and password"):
         open_source(camera.url, QUICK)
