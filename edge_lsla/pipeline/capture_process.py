@@ -154,9 +154,9 @@ class Reader:
                     if self._closing.is_set():
                         return
                     self.read += 1
-                    self._check_frozen(frame)
                     if frame.sequence >= self._order["skip"] and self._wanted(frame):
                         self._outlet.put(frame)
+                    self._check_frozen(frame)
             said: tuple[str, dict[str, Any]] = ("ended", {})
         except EdgeLslaError as error:
             said = ("lost", {"reason": str(error)})

@@ -20,6 +20,7 @@ from edge_lsla.events import Box
 LEARN_SECONDS = 0.2  # between lessons
 WARM_UP_FRAMES = 4  # at least, however slow the camera is
 LARGEST_GAIN = 1.6  # by which light may have changed and still be evened out
+LEAST_GAIN = 1 / 255  # a change of light that is no grey level anywhere
 GHOST_RATIO = 1.5  # edges of the ground as strong as these times those of the frame: what was there has gone
 
 
@@ -148,12 +149,17 @@ class Motion:
 
     def _parts(self) -> list[Box]:
         """Return the boxes of what is different and not far apart, in the reduced frame."""
+        x0, y0, across, down = self._cv2.boundingRect(self._mask)
+        if not across:
+            return []
         reach = (self._settings.merge_px + 1) // 2
-        grown = self._cv2.dilate(self._mask, np.ones((2 * reach + 1, 2 * reach + 1), np.uint8))
+        height, width = self._mask.shape
+        x0, y0, x1, y1 = max(0, x0 - reach), max(0, y0 - reach), x0 + across + reach, y0 + down + reach
+        grown = self._cv2.dilate(self._mask[y0:y1, x0:x1], np.ones((2 * reach + 1, 2 * reach + 1), np.uint8))
         _, _, stats, _ = self._cv2.connectedComponentsWithStats(grown, connectivity=8)
-        height, width = grown.shape
         parts = []
-        for x, y, w, h, _ in stats[1:].tolist():
+        for inner_x, inner_y, w, h, _ in stats[1:].tolist():
+            x, y = inner_x + x0, inner_y + y0
             left, top = (x + reach if x else 0), (y + reach if y else 0)
             right = x + w - reach if x + w < width else width
             bottom = y + h - reach if y + h < height else height
@@ -193,7 +199,7 @@ class Motion:
         still = None if self._mask.shape != small.shape[:2] else self._cv2.bitwise_not(self._mask)
         level = np.array(self._cv2.mean(small, mask=still)[:3])
         gain = self._level / np.maximum(level, 1.0)
-        if not ((gain > 1 / LARGEST_GAIN) & (gain < LARGEST_GAIN)).all():
+        if (abs(gain - 1) < LEAST_GAIN).all() or not ((gain > 1 / LARGEST_GAIN) & (gain < LARGEST_GAIN)).all():
             return small
         evened: NDArray[np.uint8] = self._cv2.multiply(small, (*gain.tolist(), 0.0))
         return evened

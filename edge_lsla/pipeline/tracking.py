@@ -183,11 +183,11 @@ class Tracker:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             found = self._library.update(given, timestamp=self._clock)
-            alive = {int(key) for key in self._library.tracked_objects.tracker_id}
+        alive = {one.tracker_id for one in self._library.tracks if one.tracker_id != -1}
         keys: list[int | str | None] = [None] * len(detections)
         for place, key in zip(found.data.get("place", ()), found.tracker_id):
             keys[int(place)] = int(key) if key >= 0 else None
-        return keys, set(alive)
+        return keys, alive
 
     def _walked_out(self, now: float, size: tuple[int, int]) -> set[int | str]:
         """Forget, and return the keys of, those who are not seen and would be outside the frame by now."""
