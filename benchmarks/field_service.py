@@ -81,6 +81,11 @@ def percentiles(values: Any) -> dict[str, float]:
     return {name: round(float(value), 2) for name, value in zip(("p50", "p95", "p99"), found)}
 
 
+def computed() -> float:
+    """Return seconds of the CPU that this process and its ended children have taken."""
+    return sum(psutil.Process().cpu_times()[:4])
+
+
 def disk(count: int = 300) -> dict[str, float]:
     """Return milliseconds that an event with a crop costs on the bare disk: a new file and a line, both synced."""
     crop, times = os.urandom(8192), []
@@ -101,12 +106,14 @@ def overhead(seconds: float) -> dict[str, Any]:
     """Return milliseconds of overhead per event and per frame, for whole frames and for moving regions."""
     figures: dict[str, Any] = {"seconds": seconds, "size": SIZE, "frames_per_second": RATE, "bare_disk_ms": disk()}
     for regions in ("full", "motion"):
+        before = computed()
         service, summary = served(synthetic(regions, RATE), seconds)
         parts = service.parts
         figures[regions] = {
             "frames": summary.frames,
             "fps": round(summary.frames / summary.seconds, 2),
             "events": summary.events,
+            "cores_with_camera": round((computed() - before) / summary.seconds, 2),
             "event_overhead_ms": percentiles(parts.recording.overheads),
             "frame_overhead_ms": percentiles(parts.eyes[0].looking.overheads),
         }

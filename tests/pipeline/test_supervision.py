@@ -97,6 +97,19 @@ def test_take_waits_no_longer_than_asked() -> None:
         assert 0.15 < time.monotonic() - begin < 2
 
 
+def test_take_is_woken_also_before_it_waits() -> None:
+    with Running("http://127.0.0.1:9/none") as watched:
+        watched.camera.wake()
+        assert watched.camera.take(60) is None
+        timer = threading.Timer(0.2, watched.camera.wake)
+        timer.start()
+        assert watched.camera.take(60) is None
+        timer.join()
+        begin = time.monotonic()
+        assert watched.camera.take(0.3) is None  # nothing is left of it
+        assert time.monotonic() - begin >= 0.3
+
+
 def test_a_pace_and_a_pause() -> None:
     with Running("synthetic") as running:
         running.camera.pace(10)

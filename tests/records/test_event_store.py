@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import sqlite3
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from record_parts import JPEG, NOON, ROOMY, arrived, crops, left, visits, watche
 
 from edge_lsla.errors import CompatibilityError, UsageError
 from edge_lsla.events import Event, Gap
+from edge_lsla.records import recovery
 from edge_lsla.records.failures import StoreError
 from edge_lsla.records.reader import Reader
 from edge_lsla.records.settings import RecordSettings
@@ -170,6 +172,15 @@ def test_a_crop_whose_event_was_not_committed_is_removed(tmp_path: Path) -> None
     with Store(tmp_path) as store:
         assert crops(tmp_path) == {kept.id}
         assert store.state.problems == ()
+
+
+def test_the_days_folder_is_there_before_its_first_crop(tmp_path: Path) -> None:
+    with Store(tmp_path) as store:
+        day = datetime.datetime.now(datetime.timezone.utc)
+        folders = {f"crops/{each:%Y/%m/%d}" for each in (day - datetime.timedelta(seconds=60), day)}
+        assert {path.relative_to(tmp_path).as_posix() for path in tmp_path.glob("crops/*/*/*")} <= folders
+        assert any((tmp_path / folder).is_dir() for folder in folders)
+        assert recovery.remembered_days(store._connection) <= folders
 
 
 def test_one_service_at_a_time(tmp_path: Path) -> None:

@@ -52,6 +52,18 @@ def test_every_kind_of_picture_gives_the_same_answer(bundle: Path, pictures: Pat
     assert sum(p.probability for p in answers[0]) == pytest.approx(1.0, abs=1e-6)
 
 
+def test_threads_rest_between_pictures_where_asked(bundle: Path) -> None:
+    for spinning, said in ((True, ""), (False, "0")):
+        with load(bundle, threads=2, spinning=spinning) as model:
+            options = model._runner._session.get_session_options()  # type: ignore[attr-defined]
+            try:
+                entry = options.get_session_config_entry("session.intra_op.allow_spinning")
+            except RuntimeError:  # none was set
+                entry = ""
+            assert entry == said
+            assert model(np.zeros((32, 32, 3), np.uint8))
+
+
 def test_batches_and_tops(bundle: Path, pictures: Path) -> None:
     paths = sorted((pictures / "test").rglob("*.jpg"))
     with load(bundle) as model:

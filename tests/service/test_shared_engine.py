@@ -123,3 +123,35 @@ def test_nobody_waits_for_ever(echo: Echo) -> None:
     engine = SharedEngine(echo, batch=4)
     with pytest.raises(EngineError, match="no answer"):
         engine.submit(crops(1)).result(Pulse(), 0.01)
+
+
+def test_one_worker_goes_on_while_another_is_held() -> None:
+    held, release = threading.Event(), threading.Event()
+
+    def answer(batch: Sequence[Crop]) -> Answered:
+        if batch[0][0, 0, 0] == 1:
+            held.set()
+            release.wait(60)
+        return Answered(tuple((Prediction(0, "ant", 1.0),) for _ in batch), "")
+
+    engine, pulse, done = SharedEngine(answer, batch=1), Pulse(), threading.Event()
+    with working(engine, pulse), working(engine, pulse):
+        slow = engine.submit(crops(1))
+        assert held.wait(20)
+        quick = engine.submit(crops(2), done.set)
+        assert done.wait(20)
+        assert quick.done
+        assert not slow.done
+        assert labels(quick.result(pulse, 1)) == ["ant"]
+        release.set()
+        assert labels(slow.result(pulse, 20)) == ["ant"]
+    assert engine.crops == 2
+
+
+def test_who_waits_is_told_of_a_failure_too(echo: Echo) -> None:
+    engine, done = SharedEngine(echo, batch=4), threading.Event()
+    echo.broken = True
+    engine.submit(crops(1), done.set)
+    with pytest.raises(RuntimeError):
+        EngineWorker(engine).work(Pulse())
+    assert done.is_set()
