@@ -120,20 +120,20 @@ def run(losses: int) -> dict[str, Any]:
             before = len(watched.gaps)
             seconds = lose(watched, cameras[watched.stream], kind)
             settle(watched)
-            told = len(watched.gaps) - before
+            told = sum(gap.ended is not None for gap in watched.gaps[before:])
             rows.setdefault(f"{watched.stream}: {kind}", []).append((seconds, told))
             resources.append(used(watching))
-            print(f"{number + 1:4}  {watched.stream:9} {kind:16} {seconds:6.2f} s  {told // 2} gap(s)", flush=True)
+            print(f"{number + 1:4}  {watched.stream:9} {kind:16} {seconds:6.2f} s  {told} gap(s)", flush=True)
         warm = resources[min(len(resources) - 1, 3 * len(watching))]
         gaps = [gap for watched in watching for gap in watched.gaps]
         steps: dict[str, int] = {}
-        for gap in gaps:
+        for gap in [gap for gap in gaps if gap.ended is not None]:
             for step in gap.steps:
                 steps[step] = steps.get(step, 0) + 1
         return {
             "losses": losses,
             "recovered": sum(len(row) for row in rows.values()),
-            "gaps_begun": sum(gap.ended is None for gap in gaps),
+            "gaps_begun": sum(gap.ended is None and not gap.seconds for gap in gaps),
             "gaps_ended": sum(gap.ended is not None for gap in gaps),
             "steps": steps,
             "by_source": {
@@ -243,7 +243,7 @@ def _figures(row: list[tuple[float, int]]) -> dict[str, float]:
         "losses": len(row),
         "median_s": round(statistics.median(seconds), 2),
         "max_s": round(max(seconds), 2),
-        "gaps": sum(told for _, told in row) // 2,
+        "gaps": sum(told for _, told in row),
     }
 
 

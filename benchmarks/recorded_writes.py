@@ -92,25 +92,34 @@ def _operations(log: Path, root: str) -> Iterator[Operation]:
 
 
 def _whole_lines(lines: Iterable[str], root: str) -> Iterator[str]:
-    """Join what strace parts because two threads were in system calls at once.
+    """Join what strace parts because something else happened during a system call, which counts when it has ended.
 
-    Only syncs, which count when they have ended and to whose file nothing may be written meanwhile, and opening of
-    what is there.
+    Of two threads that are in calls on the folder at once, one syncs a file that the other leaves alone, or opens what
+    is there.
     """
     begun: dict[str, str] = {}  # by process, the line's first part
     for line in lines:
-        if (first := _BEGUN.match(line)) is not None:
-            ours = root.encode().hex() in line.replace("\\x", "")
-            opens = first[2] == "openat" and "O_CREAT" not in line and "O_TRUNC" not in line
-            assert not ours or opens or first[2] in ("fsync", "fdatasync"), line[:300]
-            begun[first[1]] = line.partition(" <unfinished")[0]
-        elif (last := _ENDED.match(line)) is not None:
+        if (last := _ENDED.match(line)) is not None:
             yield begun.pop(last[1]) + last[3] + "\n"
+            continue
+        if root.encode().hex() in line.replace("\\x", ""):
+            for other in begun.values():
+                assert _side_by_side(line, other), f"written while it is synced: {other[:300]}, {line[:300]}"
+        if (first := _BEGUN.match(line)) is not None:
+            begun[first[1]] = line.partition(" <unfinished")[0]
         else:
-            place = _HANDLE.search(line)
-            inside = [each for each in begun.values() if place is not None and f"<{place[2]}>" in each]
-            assert not inside, f"written while it is synced: {line[:300]}"
             yield line
+
+
+def _side_by_side(line: str, other: str) -> bool:
+    """Say whether the order of two calls makes no difference."""
+    for one, another in ((line, other), (other, line)):
+        place = _HANDLE.search(one)
+        if "openat(" in one and "O_CREAT" not in one and "O_TRUNC" not in one:
+            return True
+        if "sync(" in one and place is not None and f"<{place[2]}>" not in another:
+            return True
+    return False
 
 
 def _translate(

@@ -188,7 +188,9 @@ def test_facts_that_cannot_be_are_said_and_not_shown(bundle: Path, tmp_path: Pat
 def test_layers_are_counted_by_precision_for_graphs_and_engines(bundle: Path) -> None:
     with open_bundle(bundle) as opened:
         rows = [
-            line for line in printed(passport_table(opened)).splitlines() if "tensorrt" in line or "runtime-" in line
+            line
+            for line in printed(passport_table(opened)).splitlines()
+            if "│" in line and ("tensorrt" in line or "runtime-" in line)
         ]
     counts = {line.split("│")[1].strip(): line.split("│")[3].strip() for line in rows}
     assert counts["tensorrt-rtx-fp16.onnx"] == counts["tensorrt-rtx-fp16-sm99.engine"] == "1 fp16, 1 fp32"

@@ -18,6 +18,12 @@ _START = re.compile(r"[\"']?[A-Za-z][A-Za-z0-9+.\-]*://")
 # Cameras have them in the path as well: /user=admin&password=secret&channel=1, /user=admin_password=secret_channel=1.
 _WORDS = "pass|pwd|token|secret|auth|key|sig|user|login|account|cred"
 _SECRET = re.compile(rf"(?i)((?:{_WORDS})[^=&;/?#]*?(?:=|%3D))[^&;#]*")
+# Of a query only these are shown: no list of words has all names of passwords.
+PLAIN_KEYS = frozenset(
+    ("channel", "subtype", "stream", "profile", "width", "height", "fps", "resolution", "codec", "transport", "unicast")
+)
+_VALUE = re.compile(r"([^=&;#]+)(?:=([^&;#]*))?")
+_PAIR = re.compile(r"([^/:]+:)[^/]+")  # user:password between two slashes
 _SEGMENT = re.compile(r"(?i)(/(?:password|passwd|pwd|pass|token|secret|api[_-]?key)/)[^/?#]+")
 
 
@@ -111,7 +117,21 @@ def mask(text: str) -> str:
     # A password may itself hold "/" or "@" although it should not, so everything up to the last "@" goes.
     if "@" in rest:
         rest = "***@" + rest.rpartition("@")[2]
-    return start + _SEGMENT.sub(r"\1***", _SECRET.sub(r"\1***", rest))
+    rest = _SEGMENT.sub(r"\1***", _SECRET.sub(r"\1***", rest))
+    if not start:
+        return rest
+    path, mark, query = rest.partition("?")
+    if not mark:
+        path, mark, query = rest.partition("#")
+    host, slash, path = path.partition("/")
+    return start + host + slash + _PAIR.sub(r"\1***", path) + mark + _VALUE.sub(_shown, query)
+
+
+def _shown(value: re.Match[str]) -> str:
+    """Return a key and its value as they may be shown: only what is known to be no secret."""
+    if value[2] is None:
+        return "***"
+    return value[0] if value[1].lower() in PLAIN_KEYS else f"{value[1]}=***"
 
 
 def _camera(path: Path) -> Address:

@@ -5,7 +5,8 @@ It decides nothing: when the source is lost it says so and waits for the next or
 process that it belongs to, and the folder that a source's relative path starts from. Orders and answers are JSON, one a
 message:
 
-    {"do": "open", "source", "opening", "rate", "skip", "frozen"}   {"say": "opened", "live"}
+    {"do": "open", "source", "opening", "rate", "skip", "frozen",   {"say": "opened", "live"}
+     "hidden": whether no message may show where it is}
     {"do": "close"}                                                 {"say": "frame", "slot", "height", "width", ...}
     {"do": "pace", "rate"}                                          {"say": "lost", "reason"}
     {"do": "free", "slot"}                                          {"say": "ended"}
@@ -125,6 +126,7 @@ class Reader:
     def __init__(self, order: dict[str, Any], outlet: Outlet, speaker: Speaker) -> None:
         self._order, self._outlet, self._speaker = order, outlet, speaker
         self.rate: float | None = order["rate"]
+        self._hidden: bool = order.get("hidden", False)
         self.read = 0
         self._due = 0.0
         self._picture = (b"", 0.0)
@@ -159,10 +161,10 @@ class Reader:
                     self._check_frozen(frame)
             said: tuple[str, dict[str, Any]] = ("ended", {})
         except EdgeLslaError as error:
-            said = ("lost", {"reason": str(error)})
+            said = ("lost", {"reason": str(error) if not self._hidden else f"{error.what}; {error.remedy}"})
         except Exception as error:  # whatever a library raises about this source, another try may go well
-            source = self._order["source"]
-            said = ("lost", {"reason": f"{type(error).__name__}: {error}".replace(source, mask(source))})
+            source, kind = self._order["source"], type(error).__name__
+            said = ("lost", {"reason": kind if self._hidden else f"{kind}: {error}".replace(source, mask(source))})
         if not self._closing.is_set():
             self._speaker.say(said[0], **said[1])
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import logging
 import random
 import time
 from dataclasses import asdict, dataclass
@@ -19,6 +20,7 @@ from edge_lsla.errors import EdgeLslaError, UsageError
 from edge_lsla.pipeline.frames import Frame
 from edge_lsla.reading import read_json
 
+log = logging.getLogger(__name__)
 STATE = "reservoir.json"
 LONGEST_SIDE = 1024  # pixels; no model here sees more than a few hundred
 QUALITY = 92
@@ -71,11 +73,16 @@ class Reservoir:
     Pictures are called by the minute of the frame and their place, `20260102T0304_0017.jpg`: with
     `calibration.splits` the frames of one minute are of one source, and never both searched and judged with.
 
+    One of another size is resized as its block is entered. Smaller: a random `size` of its pictures stay, which is
+    still a uniform sample of all frames. Larger: what was not kept cannot come back, so counting begins anew with the
+    pictures that are there, as if no other frames had ever been; where all were kept until then, nothing changes.
+
     Attributes:
         seen: frames so far, those of earlier runs among them.
+        size_before: most pictures until now, in the folder's earlier runs; None where there were none.
 
     Raises:
-        UsageError: the folder cannot be made, holds pictures but no reservoir, or a reservoir of another size.
+        UsageError: the folder cannot be made, holds pictures but no reservoir, or a reservoir of another seed.
     """
 
     def __init__(self, folder: Path, settings: ReservoirSettings | None = None) -> None:
@@ -85,9 +92,12 @@ class Reservoir:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UsageError("folder cannot be made", folder, error.strerror or "choose another") from error
+        self.size_before: int | None = None
         self.seen = self._load()
 
     def __enter__(self) -> Reservoir:
+        if self.size_before not in (None, self._settings.size):
+            self._resize()
         self._save()  # before there are pictures, so that they are known for its own after a power cut
         return self
 
@@ -123,6 +133,32 @@ class Reservoir:
             if old != path:
                 old.unlink(missing_ok=True)
 
+    def _resize(self) -> None:
+        """Leave as many pictures as there may be, at the first places; see the class.
+
+        A power cut amid it leaves the old size in the state, and is made good as the folder is entered again.
+        """
+        size, before = self._settings.size, self.size_before or 0
+        pictures = sorted(self.folder.glob("*_[0-9][0-9][0-9][0-9].jpg"))
+        try:
+            if len(pictures) > size:  # the places are no sample: the first frames hold the first ones until replaced
+                kept = set(random.Random(f"{self._settings.seed} {self.seen} {size}").sample(pictures, size))
+                for picture in pictures:
+                    if picture not in kept:
+                        picture.unlink()
+                pictures = sorted(kept)
+            taken = {_place(picture) for picture in pictures}
+            free = (place for place in range(len(pictures)) if place not in taken)
+            for picture in pictures:
+                if _place(picture) >= len(pictures):
+                    picture.rename(picture.with_name(f"{picture.stem[:-4]}{next(free):04d}.jpg"))
+        except OSError as error:
+            raise EdgeLslaError("the reservoir cannot be resized", self.folder, error.strerror) from error
+        if size > before and self.seen > before:
+            self.seen = len(pictures)
+        log.info("reservoir: %d pictures instead of %d, of %d frames", size, before, self.seen)
+        self.size_before = size
+
     def _save(self) -> None:
         write_text(self.folder / STATE, json.dumps({"seen": self.seen, **asdict(self._settings)}) + "\n")
         self._saved = self.seen
@@ -132,16 +168,24 @@ class Reservoir:
         pictures = sum(1 for _ in self.folder.glob("*.jpg"))
         if not path.exists():
             if pictures:
-                raise UsageError("the folder holds pictures that no reservoir keeps", self.folder, "choose another")
+                raise UsageError(
+                    "the folder holds pictures that no reservoir keeps",
+                    self.folder,
+                    "choose another, or move them away",
+                )
             return 0
         state = read_json(path, "reservoir's count", UsageError)
         seen = state.get("seen") if isinstance(state, dict) else None
         if isinstance(seen, bool) or not isinstance(seen, int) or seen < 0:
-            raise UsageError("the reservoir's count is damaged", path, "choose another folder")
-        if any(state.get(name) != value for name, value in asdict(self._settings).items()):
-            raise UsageError(
-                f"the reservoir keeps {state.get('size')} pictures, drawn with seed {state.get('seed')}",
-                self.folder,
-                "ask for the same, or choose another folder",
-            )
+            raise UsageError("the reservoir's count is damaged", path, "move the folder away: another is begun")
+        size, seed = state.get("size"), state.get("seed")
+        if isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= MOST:
+            raise UsageError("the reservoir's count is damaged", path, "move the folder away: another is begun")
+        if seed != self._settings.seed:
+            raise UsageError(f"the reservoir draws with seed {seed}", self.folder, "ask for the same, or move it away")
+        self.size_before = size
         return max(seen, pictures)
+
+
+def _place(picture: Path) -> int:
+    return int(picture.stem[-4:])

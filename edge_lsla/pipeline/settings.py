@@ -48,8 +48,8 @@ class SourceSettings:
         sides = (16, 16) if self.size is None else self.size
         if len(sides) != 2 or not all(isinstance(side, int) and 16 <= side <= LARGEST_SIDE for side in sides):
             raise UsageError(f"a frame needs two sides of 16 to {LARGEST_SIDE} pixels", "size", "correct it")
-        if self.rate is not None and not 0 < self.rate <= 10_000:
-            raise UsageError("a frame rate is above 0 and at most 10000 a second", "rate", "correct it")
+        if self.rate is not None and not 0.0001 <= self.rate <= 10_000:
+            raise UsageError("a frame rate is 0.0001 to 10000 a second", "rate", "correct it")
         for name in ("open_timeout", "read_timeout"):
             if not 0 < getattr(self, name) <= 3600:
                 raise UsageError("a timeout is above 0 and at most 3600 seconds", name, "correct it")

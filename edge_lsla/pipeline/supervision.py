@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from edge_lsla.errors import InputError, UsageError
-from edge_lsla.events import Gap
+from edge_lsla.events import PAUSED, STOPPED, Gap
 from edge_lsla.pipeline.address import names_recording
 from edge_lsla.pipeline.arrivals import Arrivals, Arrived
 from edge_lsla.pipeline.capture_link import CaptureLink
@@ -22,7 +22,7 @@ __all__ = ["CameraLost", "CameraState", "SupervisedCamera", "SupervisionSettings
 START_SECONDS = 15.0  # for a process's cold start from a slow card, before its first word is awaited
 POLL_SECONDS = 0.1  # how late a stop or a pace is seen
 JOIN_SECONDS = 1.9
-END_OF_FILE, STOPPED = "end of file", "stopped"
+END_OF_FILE = "end of file"
 
 
 @dataclass(frozen=True)
@@ -73,8 +73,8 @@ class SupervisedCamera:
             camera is lost, and nothing is done but to ask again.
         opening: see `SourceSettings`.
         settings: see `SupervisionSettings`.
-        on_gap: called in the camera's thread when a gap begins (`ended` is None) and when it ends, once each. What it
-            raises ends the camera, and comes out of `take`.
+        on_gap: called in the camera's thread when a gap begins, with `seconds` 0; every ten seconds while it lasts; and
+            when it ends; `ended` is None before. What it raises ends the camera, and comes out of `take`.
     """
 
     def __init__(
@@ -171,9 +171,10 @@ class SupervisedCamera:
                     self._listen()
                     if self._pace != 0:
                         self._look_after()
+                        self._gaps.lasts(time.monotonic())
             finally:
                 self._let_go(gently=True)
-                self._gaps.end(time.monotonic())
+                self._gaps.end(time.monotonic(), STOPPED)
         except BaseException as error:  # whoever takes frames must learn of it
             self._arrivals.fail(error)
 
@@ -183,7 +184,7 @@ class SupervisedCamera:
             return
         if self._pace == 0:
             self._due = self._step = None
-            self._gaps.end(time.monotonic())
+            self._gaps.end(time.monotonic(), PAUSED)
             self._arrivals.interrupted(forget=not self._recording)
             if self._link is not None:
                 self._link.tell("close")
@@ -292,6 +293,7 @@ class SupervisedCamera:
             rate=self._pace or None,
             skip=self._next if self._recording else 0,
             frozen=self._settings.frozen_seconds,
+            hidden=not isinstance(self._source, str),  # it comes from where secrets are kept
         )
 
     def _let_go(self, gently: bool) -> None:

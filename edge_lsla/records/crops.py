@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import errno
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -55,8 +56,17 @@ class CropFolder:
     def make_day(self, day: str) -> None:
         """Make a day's folder, durably."""
         if day not in self._known:
-            durable.make_folders(self._root, self._root / day)
-            self._known.add(day)
+            self._make(day)
+
+    def _make(self, day: str) -> None:
+        durable.make_folders(self._root, self._root / day)
+        if not self._inside(day):
+            raise OSError(errno.ELOOP, "a folder of the crops is a symbolic link", str(self._root / day))
+        self._known.add(day)
+
+    def _inside(self, day: str) -> bool:
+        """Whether a day's folder is ours, and no link to somewhere else, where nothing may be deleted."""
+        return (self._root / day).resolve() == self._root.resolve() / day
 
     def write(self, crops: Sequence[tuple[str, bytes]]) -> dict[str, str]:
         """Write crops durably; return why, for each that could not be."""
@@ -67,19 +77,21 @@ class CropFolder:
                 written[place] = self._create(place, data)
             except OSError as error:
                 failed[place] = _why(error)
-        names = {day: durable.FolderSync(self._root / day) for day in sorted({day_of(place) for place in written})}
-        for place, handle in written.items():
-            try:
-                durable.sync_file(handle)
-            except OSError as error:
-                failed[place] = _why(error)
-                with contextlib.suppress(OSError):
-                    (self._root / place).unlink()
-            finally:
+        try:
+            names = {day: durable.FolderSync(self._root / day) for day in sorted({day_of(place) for place in written})}
+            for place, handle in written.items():
+                try:
+                    durable.sync_file(handle)
+                except OSError as error:
+                    failed[place] = _why(error)
+                    with contextlib.suppress(OSError):
+                        (self._root / place).unlink()
+            for day, sync in names.items():
+                if (lost := sync.result()) is not None:
+                    failed |= {place: _why(lost) for place in written if day_of(place) == day}
+        finally:
+            for handle in written.values():
                 os.close(handle)
-        for day, sync in names.items():
-            if (lost := sync.result()) is not None:
-                failed |= {place: _why(lost) for place in written if day_of(place) == day}
         return failed
 
     def _create(self, place: str, data: bytes) -> int:
@@ -88,7 +100,7 @@ class CropFolder:
         try:
             return durable.create_file(self._root / place, data)
         except FileNotFoundError:  # somebody removed the folder
-            durable.make_folders(self._root, self._root / day)
+            self._make(day)
             return durable.create_file(self._root / place, data)
 
     def read(self, place: str) -> bytes | None:
@@ -105,8 +117,10 @@ class CropFolder:
     def remove(self, places: Sequence[str]) -> None:
         """Remove crops durably, and the folders that they leave empty."""
         ours = [place for place in places if _PATH.fullmatch(place)]
+        days = {day for day in map(day_of, ours) if self._inside(day)}
+        ours = [place for place in ours if day_of(place) in days]
         durable.remove_files(self._root / place for place in ours)
-        for day in sorted({day_of(place) for place in ours}):
+        for day in sorted(days):
             self._known.discard(day)
             folder = self._root / day
             with contextlib.suppress(OSError):  # not empty, mostly
@@ -116,6 +130,8 @@ class CropFolder:
 
     def of_day(self, day: str) -> Iterator[str]:
         """Yield the paths of all files in a day's folder."""
+        if not self._inside(day):
+            return
         with contextlib.suppress(OSError), os.scandir(self._root / day) as entries:
             for entry in entries:
                 yield f"{day}/{entry.name}"

@@ -133,6 +133,18 @@ def rewrite_database(folder: Path, connection: sqlite3.Connection) -> Path | Non
     return None
 
 
+def restore_database(folder: Path, handle: int) -> int:
+    """Put the content of an open file, whose name was taken away, in the database's place; return that one's handle."""
+    with (folder / SALVAGING).open("w+b") as file:
+        os.lseek(handle, 0, os.SEEK_SET)
+        with os.fdopen(os.dup(handle), "rb") as content:
+            shutil.copyfileobj(content, file)
+        file.flush()
+        durable.sync_file(file.fileno())
+        _put_in_place(folder)
+        return os.dup(file.fileno())
+
+
 def keep_reserve(folder: Path) -> None:
     """Set some space aside for opening the store on a full disk, where there is room for it."""
     reserve = folder / RESERVE

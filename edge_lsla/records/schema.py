@@ -18,6 +18,7 @@ APPLICATION = 0x4C534C41  # "LSLA", in the file's header
 WAL_BYTES = 8 << 20  # what the write-ahead log shrinks to after a checkpoint
 CHECKPOINT_PAGES = 1000  # of the log, after which it is written into the database
 WAIT_SECONDS = 10.0
+WRITER_WAIT_SECONDS = 1.0  # for another program's lock; whoever records tries again, and a stop must not wait
 # FULL makes every commit durable; in WAL mode NORMAL would lose the last ones in a power cut.
 SYNCHRONOUS = "FULL"
 
@@ -54,7 +55,7 @@ MIGRATIONS: dict[int, Callable[[sqlite3.Connection], None]] = {}
 
 def connect_writer(path: Path) -> sqlite3.Connection:
     """Open the database for the one writer, creating the file where there is none."""
-    connection = sqlite3.connect(path, WAIT_SECONDS, isolation_level=None, check_same_thread=False)
+    connection = sqlite3.connect(path, WRITER_WAIT_SECONDS, isolation_level=None, check_same_thread=False)
     try:
         connection.execute("PRAGMA page_size = 4096")
         connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # has an effect before the first table only
@@ -73,11 +74,13 @@ def connect_reader(path: Path) -> sqlite3.Connection:
     """Open the database to read beside the writer, or from a disk that cannot be written."""
     wal = path.with_name(path.name + "-wal")
     query = "mode=ro"
+    connection = None
     try:
         connection = _read_only(path, query)
         connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     except sqlite3.OperationalError:
-        connection.close()
+        if connection is not None:
+            connection.close()
         if wal.exists() and wal.stat().st_size:
             raise  # what is in the log would be missed
         connection = _read_only(path, query + "&immutable=1")

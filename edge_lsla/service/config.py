@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
@@ -12,8 +13,8 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    ValidationInfo,
     field_validator,
-    model_validator,
 )
 
 from edge_lsla.delivery.settings import ForwardSettings, MqttSettings, WebhookSettings
@@ -24,10 +25,11 @@ from edge_lsla.pipeline.finding import FindingSettings
 from edge_lsla.pipeline.recovery import SupervisionSettings
 from edge_lsla.pipeline.settings import SourceSettings
 from edge_lsla.reading import read_regular
+from edge_lsla.records.device_name import NAME
 from edge_lsla.records.settings import RecordSettings
 from edge_lsla.service.drift import DriftSettings
 from edge_lsla.service.sampling import ReservoirSettings
-from edge_lsla.service.sections import NAME, check_path, find_mistakes, section
+from edge_lsla.service.sections import check_path, find_mistakes, section
 from edge_lsla.service.stages import StageSettings
 from edge_lsla.slots.settings import SlotSettings
 from edge_lsla.status.settings import StatusSettings
@@ -39,8 +41,9 @@ else:
 
 LARGEST_FILE = 1 << 20
 LARGEST_SOURCE = 4096
-SHOWN = 8  # mistakes named at once
+SHOWN = 20  # mistakes named at once
 MOST_CAMERAS = 16
+WRONG_SCHEME = re.compile(r"(?i)(rtsps?|https?)(//|:(?!//))")
 
 
 if TYPE_CHECKING:
@@ -77,6 +80,15 @@ def _name(text: str) -> str:
     if not NAME.fullmatch(text):
         raise ValueError("a name has letters, digits, '.', '_' and '-', at most 64")
     return text
+
+
+def _source(value: object) -> object:
+    """Return a camera's number as text, and other values as they are."""
+    if type(value) is int:
+        value = str(value)
+    if isinstance(value, str) and WRONG_SCHEME.match(value.strip()):  # which is not shown: it may hold a password
+        raise ValueError("a URL has :// behind its scheme, like rtsp://camera.local:554/stream")
+    return value
 
 
 Name = Annotated[str, AfterValidator(_name)]
@@ -117,17 +129,19 @@ class CameraConfig(_Section):
     """
 
     name: Name
-    source: Optional[str] = None
+    source: Annotated[Optional[str], BeforeValidator(_source)] = None
     source_file: Optional[AnyPath] = None
     opening: Opening = Opening()
     supervision: Supervision = Supervision()
     finding: Finding = Finding()
 
-    @model_validator(mode="after")
-    def _one_source(self) -> CameraConfig:
-        if (self.source is None) == (self.source_file is None):
+    @field_validator("source_file", mode="after")
+    @classmethod
+    def _one_source(cls, source_file: Path | None, info: ValidationInfo) -> Path | None:
+        # A field's check, for the whole's is left out where another field is wrong.
+        if "source" in info.data and (info.data["source"] is None) == (source_file is None):
             raise ValueError("give one of source and source_file")
-        return self
+        return source_file
 
     def address(self) -> str:
         """Return the source, from its file where one is named.
@@ -179,14 +193,22 @@ class Config(_Section):
     reservoir: KeptCrops = KeptCrops()
     drift: Drift = Drift()
 
+    @field_validator("cameras", mode="before")
+    @classmethod
+    def _a_list(cls, cameras: object) -> object:
+        if isinstance(cameras, dict):
+            raise ValueError("write [[cameras]], with two brackets, above the keys of each camera")
+        return cameras
+
     @field_validator("cameras", mode="after")
     @classmethod
     def _names_differ(cls, cameras: tuple[CameraConfig, ...]) -> tuple[CameraConfig, ...]:
         if not 1 <= len(cameras) <= MOST_CAMERAS:
             raise ValueError(f"1 to {MOST_CAMERAS} cameras are needed: [[cameras]]")
         names = [camera.name for camera in cameras]
-        if len(set(names)) < len(names):
-            raise ValueError("two cameras have the same name")
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"two cameras have the same name, {name!r}")
         return cameras
 
 
@@ -194,7 +216,8 @@ def read_config(path: Path) -> Config:
     """Read and check the file; relative paths in it are left as they are.
 
     Raises:
-        UsageError: it cannot be read, is no TOML, or has mistakes; the first few are named with their place.
+        UsageError: it cannot be read, is no TOML, or has mistakes; the first few are named with their
+            place, in `details` as a list.
     """
     try:
         content = read_regular(path, LARGEST_FILE + 1)
@@ -208,6 +231,7 @@ def read_config(path: Path) -> Config:
         raise UsageError(f"not a TOML file ({error})", path, "correct it") from None
     mistakes = list(find_mistakes(Config, values))
     if mistakes:
-        more = f"; and {len(mistakes) - SHOWN} more" if len(mistakes) > SHOWN else ""
-        raise UsageError("the configuration has mistakes", path, "; ".join(mistakes[:SHOWN]) + more)
+        more = [f"and {len(mistakes) - SHOWN} more"] if len(mistakes) > SHOWN else []
+        shown = {"mistakes": [*mistakes[:SHOWN], *more]}
+        raise UsageError("the configuration has mistakes", path, "; ".join(shown["mistakes"]), shown)
     return Config.model_validate(values)

@@ -26,6 +26,7 @@ class Health:
     """Everything that `edge_lsla.status.view.View` asks for.
 
     Attributes:
+        device: the configured name.
         pace: what the governor last decided.
         temperature_c: of the hottest sensor, degrees Celsius; None where it is not known.
         memory_mb: resident memory.
@@ -33,7 +34,7 @@ class Health:
     """
 
     def __init__(self, config: Config, parts: Parts, stages: Stages) -> None:
-        self._config, self._parts, self._stages = config, parts, stages
+        self._parts, self._stages, self.device = parts, stages, config.device
         self._eyes = {eye.name: eye for eye in parts.eyes}
         self._started, self._began = time.time(), time.monotonic()
         self.pace = Pace(None)
@@ -82,7 +83,7 @@ class Health:
         return {
             "ok": not problems,
             "problems": problems,
-            "device": self._config.device,
+            "device": self.device,
             "started": self._started,
             "uptime_seconds": round(time.monotonic() - self._began, 1),
             "model": model,
@@ -122,10 +123,8 @@ class Health:
         for eye in self._parts.eyes:
             state = eye.camera.state
             if not (state.watching or state.paused or state.ended):
-                minutes = (time.time() - state.since) / 60
-                found.append(
-                    f"camera {eye.name} does not watch, for {minutes:.0f} min: {state.last_error or 'it starts'}"
-                )
+                lasts = duration(time.time() - state.since)
+                found.append(f"camera {eye.name} does not watch, for {lasts}: {state.last_error or 'it starts'}")
         if self._parts.recording.problem:
             found.append(self._parts.recording.problem)
         for one in deliveries:
@@ -137,6 +136,14 @@ class Health:
             found.append("the clock is not synchronised: times may be wrong")
         found += [one for one in (model, self.page_problem) if one]
         return [*found, *self._parts.sampling.problems, *self._stages.problems]
+
+
+def duration(seconds: float) -> str:
+    """Return a time in the greatest unit that it has twice: "44 s", "90 s", "2 min", "3 h", "5 days"."""
+    for size, unit in ((86400, "days"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{max(0.0, seconds):.0f} s"
 
 
 def _store_state(store: Store) -> StoreState:

@@ -173,6 +173,10 @@ class Looking:
                 self.end()
                 self.ended = True
                 return
+            except SourceError:
+                while self._pending:  # these frames were good
+                    self._finish(pulse)
+                raise
             if frame is not None:
                 self._begin(frame)
             elif self._pending and (answered or not self._room):

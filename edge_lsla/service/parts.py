@@ -15,7 +15,7 @@ from edge_lsla.delivery.mqtt import MqttSender
 from edge_lsla.delivery.sender import Sender
 from edge_lsla.delivery.webhook import WebhookSender
 from edge_lsla.errors import AccuracyError, EdgeLslaError, UsageError
-from edge_lsla.events import Gap
+from edge_lsla.events import UNWATCHED, Gap
 from edge_lsla.pipeline.address import names_recording
 from edge_lsla.pipeline.finding import Finding
 from edge_lsla.pipeline.supervision import SupervisedCamera
@@ -195,15 +195,23 @@ def _eye(config: CameraConfig, parts: Parts) -> Eye:
 
     def on_gap(gap: Gap) -> None:
         parts.recording.put(gap)
-        if gap.ended is None:
+        if gap.ended is None and not gap.seconds:
             log.warning("camera %s does not watch: %s", gap.source, gap.reason)
-        else:
-            log.info("camera %s: the gap ends after %.1f s (%s)", gap.source, gap.seconds, ", ".join(gap.steps))
+        elif gap.ended is not None:
+            log.info("camera %s: %s", gap.source, end_of_gap(gap))
 
     finding = Finding(config.name, config.finding, threshold(parts.model))
     recording = config.source is not None and names_recording(config.source)
     looking = Looking(make, finding, parts.engine, parts.recording.put, lambda: parts.clock_state, recording)
     return Eye(looking, finding)
+
+
+def end_of_gap(gap: Gap) -> str:
+    """Say how a gap ended: the camera is back, or nobody watches it any more."""
+    back = gap.steps[-1:] not in [(each,) for each in UNWATCHED]
+    tried = ", ".join(gap.steps if back else gap.steps[:-1])
+    said = "watches again" if back else f"watching is {gap.steps[-1]}, the camera is not back"
+    return f"{said} after {gap.seconds:.1f} s" + (f" (tried: {tried})" if tried else "")
 
 
 def _takers(config: Config, model: SwitchingModel) -> dict[str, Taker]:
@@ -242,8 +250,8 @@ def _switching_model(
     return SwitchingModel(slots, open_slot, outcome)
 
 
-def _self_test(open_slot: Callable[[Path], ServedModel], copy: Path) -> str:
-    """Refuse a first model that does not give its recorded numbers here; return the precision in which it does."""
+def _self_test(open_slot: Callable[[Path], ServedModel], copy: Path) -> tuple[str, str]:
+    """Refuse a first model that does not give its recorded numbers here; return what ran."""
     model = open_slot(copy)
     try:
         test = model.selftest()
@@ -255,7 +263,7 @@ def _self_test(open_slot: Callable[[Path], ServedModel], copy: Path) -> str:
             copy,
             "rebuild the bundle on this device, or choose another precision",
         )
-    return model.precision
+    return model.precision, model.digest
 
 
 def threshold(model: SwitchingModel) -> float:

@@ -36,7 +36,8 @@ class ReservoirSettings:
     """A random sample of what the model was given, in the folder "reservoir" of the data, for `calibrate --update`.
 
     Attributes:
-        size: most pictures, at most 1024 px, 10 to 300 kB each; 0 keeps none.
+        size: most pictures, at most 1024 px, 10 to 300 kB each; 0 draws no more and leaves those that are there. It may
+            be changed at any time: see `edge_lsla.pipeline.reservoir.Reservoir`.
         every_seconds: how often one crop is drawn; of all that were, each is kept with the same probability.
 
     Raises:
@@ -165,7 +166,7 @@ class ReservoirKeeper:
         """Count a crop, and keep it if it is drawn.
 
         Raises:
-            EdgeLslaError: the disk is full or fails, or the folder is of another reservoir.
+            EdgeLslaError: the disk is full or fails, or the folder is something else's.
         """
         if self._reservoir is None:
             self._reservoir = self.open().__enter__()
@@ -177,11 +178,13 @@ class ReservoirKeeper:
         self._reservoir.write(_Seen(Frame(crop, time.time(), self._reservoir.seen, FOLDER, live=True)))
 
     def open(self) -> Reservoir:
-        """Return the folder's reservoir, which is made where it is absent.
+        """Return the folder's reservoir, which is made where it is absent, and resized as its block is entered.
 
         Raises:
-            UsageError: it is of another size, or something else's.
+            UsageError: its count is damaged, or the folder is something else's.
         """
+        if self.folder.is_symlink():
+            raise UsageError("the folder of the reservoir is a symbolic link", self.folder, "put a real folder there")
         return Reservoir(self.folder, KeptSettings(self._settings.size))
 
     def close(self) -> None:

@@ -13,9 +13,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.dataclasses import dataclass as checked_dataclass
 
 from edge_lsla.errors import UsageError
+from edge_lsla.records.device_name import NAME
 
 LONGEST_PATH, LONGEST_NAME = 2048, 255  # bytes; Linux has 4096, and the service's own names come behind
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+LONGEST_QUOTED = 40  # characters of a camera's name that is none
+SAYS_NOTHING = ("correct it", "report this")  # remedies
 T = TypeVar("T")
 Keys = tuple[Union[int, str], ...]
 
@@ -43,7 +45,8 @@ def section(settings: type[T]) -> type[T]:
         try:
             settings.__post_init__(self)  # type: ignore[attr-defined]  # ours all have one
         except UsageError as error:
-            raise MistakeError(str(error.where), error.what) from error
+            remedy = "" if error.remedy in (None, *SAYS_NOTHING) else f"; {error.remedy}"
+            raise MistakeError(str(error.where), error.what + remedy) from error
 
     inside = []
     for name, kind in get_type_hints(settings).items():
@@ -74,27 +77,36 @@ def find_mistakes(whole: type[BaseModel], values: dict[str, Any]) -> Iterator[st
     """Name all that is wrong with a file's values, a line each.
 
     What was named is taken out of them: a section checks itself only once each of its keys is of the right kind, and
-    then names one mistake at a time.
+    then names one mistake at a time. What else is wrong with the rest then is so for want of what was taken out.
     """
     named: set[Keys] = set()
+    cameras = values.get("cameras")
+    called = [_called(number, one) for number, one in enumerate(cameras, 1)] if isinstance(cameras, list) else []
     while True:
         try:
             whole.model_validate(values)
             return
         except ValidationError as error:
-            found = [_found(one) for one in error.errors(include_input=False, include_url=False)]
+            mistakes = error.errors(include_input=False, include_url=False)
+        found = [_found(one) for one in mistakes if not named or _own(one) or len(one["loc"]) == 1]
         fresh = [(keys, what) for keys, what in found if keys not in named]
-        yield from [f"{_place(keys, values)}: {what}" for keys, what in fresh]
+        yield from [f"{_place(keys, called)}: {what}" for keys, what in fresh]
         named |= {keys for keys, _ in fresh}
         taken = [_take_out(values, keys) for keys, _ in fresh]
         if not any(taken):
             return
 
 
+def _own(mistake: Any) -> MistakeError | None:
+    """Return what a section's own check said; None where the mistake is another's."""
+    error = mistake.get("ctx", {}).get("error")
+    return error if isinstance(error, MistakeError) else None
+
+
 def _found(mistake: Any) -> tuple[Keys, str]:
     """Return where pydantic found a mistake, and what it is, in the words of the file."""
-    keys, own = tuple(mistake["loc"]), mistake.get("ctx", {}).get("error")
-    if isinstance(own, MistakeError):
+    keys, own = tuple(mistake["loc"]), _own(mistake)
+    if own is not None:
         return (*keys, own.key), str(own)
     if mistake["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         return keys, "no such key"
@@ -103,13 +115,19 @@ def _found(mistake: Any) -> tuple[Keys, str]:
     return keys, what[:1].lower() + what[1:]
 
 
-def _place(keys: Keys, values: dict[str, Any]) -> str:
-    """Return where a mistake is, in the words of the file; a camera is called by its name where it has one."""
-    if len(keys) > 1 and keys[0] == "cameras":
-        camera = values["cameras"][keys[1]]
-        name = camera.get("name") if isinstance(camera, dict) else None
-        if isinstance(name, str) and NAME.fullmatch(name):
-            return ": ".join(filter(None, (f"cameras {name!r}", ".".join(map(str, keys[2:])))))
+def _called(number: int, camera: Any) -> str:
+    """Return what a camera is called: by its name where that is one, else by its place in the file, from 1."""
+    name = camera.get("name") if isinstance(camera, dict) else None
+    if isinstance(name, str) and NAME.fullmatch(name):
+        return f"camera {name!r}"
+    shown = isinstance(name, str) and name.isprintable() and 0 < len(name) <= LONGEST_QUOTED
+    return f"camera {number} ({name!r})" if shown else f"camera {number}"
+
+
+def _place(keys: Keys, called: list[str]) -> str:
+    """Return where a mistake is, in the words of the file."""
+    if len(keys) > 1 and keys[0] == "cameras" and isinstance(keys[1], int):
+        return ": ".join(filter(None, (called[keys[1]], ".".join(map(str, keys[2:])))))
     return ".".join(map(str, keys))
 
 

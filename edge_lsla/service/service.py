@@ -191,12 +191,13 @@ class Service:
 
     def _record_outcome(self, parts: Parts, outcome: Outcome) -> None:
         level = logging.INFO if outcome.what in ("switched", "promoted") else logging.WARNING
-        log.log(level, "model %s: %s: %s", outcome.held.name, outcome.what, outcome.reason)
+        log.log(level, "model %s: %s: %s", outcome.held.title, outcome.what, outcome.reason)
         for eye, camera in zip(parts.eyes, self._config.cameras):
             if camera.finding.min_confidence is None:  # each model has its own
                 eye.finding.min_confidence = threshold(parts.model)
         details = {"what": outcome.what, "name": outcome.held.name, "slot": outcome.held.slot, "why": outcome.reason}
         details |= {"bundle": outcome.held.digest, "precision": outcome.held.precision}
+        details |= {"file_sha256": outcome.held.file_sha256, "artifact_sha256": outcome.held.artifact_sha256}
         parts.recording.put(Recorded(Event(kind="model", time=time.time(), clock=parts.clock_state, details=details)))
 
 
@@ -238,7 +239,7 @@ class _Progress:
         now = {}
         for eye in self._eyes:
             state = eye.camera.state
-            now[eye.name] = (state.frames + state.dropped, eye.looking.frames + eye.looking.failed)
+            now[eye.name] = (state.frames + state.dropped, eye.looking.frames)
         if any(
             came > self._before[name][0] and looked == self._before[name][1] for name, (came, looked) in now.items()
         ):

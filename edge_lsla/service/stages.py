@@ -13,6 +13,7 @@ from edge_lsla.errors import EdgeLslaError, UsageError
 
 log = logging.getLogger(__name__)
 MINUTE = 60.0
+HANGS, HANGS_SECONDS = 4, 600.0  # each leaves a thread behind
 
 
 class StageError(EdgeLslaError):
@@ -111,6 +112,7 @@ class Stages:
         self._lock = threading.Lock()
         self._failed: deque[tuple[_Stage, BaseException | None]] = deque()
         self._restarted: deque[float] = deque()
+        self._hung: deque[float] = deque(maxlen=HANGS)
         self._finished: set[str] = set()
         self._problems: dict[str, tuple[float, str]] = {}
         self._stopping = False
@@ -140,14 +142,21 @@ class Stages:
         """Restart what failed.
 
         Raises:
-            StageError: more restarts within a minute than are allowed.
+            StageError: more restarts within a minute than are allowed, or stages hang again and again.
         """
         now = time.monotonic()
         for stage in self._stages.values():
             silent = now - stage.pulse.last
             if silent > self._settings.hang_seconds and stage.name not in self.finished and not stage.pulse.stopping:
                 stage.pulse.end()
+                self._hung.append(now)
                 self._restart(stage, f"showed no progress for {silent:.0f} s")
+                if len(self._hung) == HANGS and now - self._hung[0] < HANGS_SECONDS:
+                    raise StageError(
+                        f"stages hang again and again, {HANGS} times within {now - self._hung[0]:.0f} s",
+                        stage.name,
+                        "the service ends, so that it is started anew",
+                    )
         while self._failed:
             stage, error = self._failed.popleft()
             log.error("stage %s failed", stage.name, exc_info=error if log.isEnabledFor(logging.DEBUG) else None)

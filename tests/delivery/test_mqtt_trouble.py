@@ -14,7 +14,7 @@ from delivery_parts import QUICK, Memory, broker_settings, event, listening
 
 from benchmarks.mosquitto import PROGRAM, Broker, free_port, wait_for
 from edge_lsla.delivery.forwarder import Forwarder
-from edge_lsla.delivery.mqtt import MqttSender
+from edge_lsla.delivery.mqtt import RIVAL_SECONDS, SEVERAL, MqttSender
 from edge_lsla.delivery.sender import DeliveryError
 
 needs_broker = [
@@ -167,3 +167,54 @@ def test_a_passing_refusal_counts_against_no_event() -> None:
             sender.send([(1, event(1))], NEVER)
         assert caught.value.refused is None
         sender.close()
+
+
+def test_a_second_device_of_the_same_name_is_said() -> None:
+    taken_over = bytes([0xE0, 2, 0x8E, 0])  # DISCONNECT: session taken over
+
+    def put_out(connection: socket.socket) -> None:
+        connection.recv(1 << 16)
+        connection.sendall(CONNACK)
+        connection.recv(1 << 16)
+        connection.sendall(taken_over)
+
+    with listening(put_out) as port:
+        sender = MqttSender(broker_settings(port, status=False), "trap-1")
+        with pytest.raises(DeliveryError) as caught:
+            sender.send([(1, event(1))], NEVER)
+    where = f"127.0.0.1:{port}"
+    assert str(caught.value) == (f"another client uses the name 'trap-1': {where}; give each device its own `device`")
+    assert (caught.value.refused, caught.value.retry_after) == (None, RIVAL_SECONDS)
+
+
+@pytest.mark.broker
+@needs_broker[1]
+@pytest.mark.parametrize("version", ["5", "3.1.1"])
+def test_a_second_device_of_the_same_name_is_guessed_where_the_broker_does_not_say(
+    tmp_path: Path, version: str
+) -> None:
+    with Broker(tmp_path, "allow_anonymous true") as broker:
+        first, second = (MqttSender(broker_settings(broker.port, version=version), "trap-1") for _ in range(2))
+        for number in range(1, SEVERAL + 1):
+            assert first.send([(number, event(number))], NEVER) == number
+            assert second.send([(number, event(number))], NEVER) == number
+            wait_for(lambda: first.tend() or not first.connected)
+        with pytest.raises(DeliveryError, match="another client uses the name 'trap-1'") as caught:
+            first.send([(9, event(9))], NEVER)
+        assert caught.value.refused is None
+        assert second.connected  # it is left alone for a while
+        assert first.send([(9, event(9))], NEVER) == 9  # and then asked again: nothing is lost
+        first.close()
+        second.close()
+
+
+def test_one_broken_connection_is_no_sign_of_a_second_device() -> None:
+    def hang_up(connection: socket.socket) -> None:
+        connection.recv(1 << 16)
+        connection.sendall(bytes([0x20, 2, 0, 0]))  # MQTT 3.1.1
+        connection.recv(1 << 16)
+
+    with listening(hang_up) as port:
+        sender = MqttSender(broker_settings(port, status=False, version="3.1.1"), "trap-1")
+        said = [refusal(sender) for _ in range(SEVERAL)]
+    assert [("another client" in one) for one in said] == [False] * (SEVERAL - 1) + [True]

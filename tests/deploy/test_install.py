@@ -15,11 +15,29 @@ import pytest
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
 
+PYTHON = f"python3.{sys.version_info.minor}"
+
 
 def sh(*arguments: object, code: int = 0) -> str:
     done = subprocess.run([str(one) for one in arguments], capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == code, done.stdout + done.stderr
     return done.stdout + done.stderr
+
+
+def may(*command: str) -> bool:
+    try:
+        return subprocess.run(command, capture_output=True, check=False).returncode == 0
+    except OSError:
+        return False
+
+
+def says(word: str, *command: str) -> bool:
+    return may(*command) and word in sh(*command)
+
+
+def with_packages() -> dict[str, str]:
+    """The variables of a process that finds the packages of this environment too."""
+    return {**os.environ, "PYTHONPATH": next(path for path in sys.path if path.endswith("site-packages"))}
 
 
 @pytest.fixture(scope="module")
@@ -45,9 +63,9 @@ def installed(scripts: Path, wheel: Path, tmp_path_factory: pytest.TempPathFacto
     return root, install(scripts, wheel, root)
 
 
-def install(scripts: Path, wheel: Path, root: Path) -> str:
+def install(scripts: Path, wheel: Path, root: Path, *more: str) -> str:
     return sh("sh", scripts / "install.sh", "--wheel", wheel, "--python", sys.executable, "--destdir", root, "--extras",
-              "cli", "--", "--no-deps")  # fmt: skip
+              "cli", *more, "--", "--no-deps")  # fmt: skip
 
 
 def modes(root: Path) -> dict[str, str]:
@@ -70,15 +88,71 @@ def test_it_installs_all_that_a_device_needs(installed: tuple[Path, str]) -> Non
         "etc/systemd/system/edge-lsla.service": "0o644",
         "etc/systemd/system/edge-lsla-token.service": "0o644",
         "etc/systemd/journald.conf.d/edge-lsla.conf": "0o644",
+        "etc/sysusers.d/edge-lsla.conf": "0o644",
+        "etc/tmpfiles.d/edge-lsla.conf": "0o644",
     }
     # All devices made of an image would share what were drawn here.
     assert [path.read_text() for path in (root / "etc/edge-lsla/secrets").iterdir()] == [""] * 4
     assert "token for the status page is drawn at the service's first start" in said
     assert (root / "usr/local/bin/edge-lsla").readlink() == Path("/opt/edge-lsla/bin/edge-lsla")
-    environment = {**os.environ, "PYTHONPATH": next(p for p in sys.path if p.endswith("site-packages"))}
-    command = root / "opt/edge-lsla/bin/edge-lsla"
-    help_text = subprocess.run([command, "--help"], env=environment, capture_output=True, text=True, check=True).stdout
-    assert "infer" in help_text
+    # Nothing of it knows the folder in which the image was made.
+    assert [path for path in root.rglob("*") if path.is_file() and bytes(root) in path.read_bytes()] == []
+    environment = root / "opt/edge-lsla"
+    assert (environment / "bin/python").readlink() == Path("/usr/bin/python3")
+    assert {(environment / "bin" / name).readlink() for name in ("python3", PYTHON)} == {Path("python")}
+    assert "\nhome = /usr/bin\n" in "\n" + (environment / "pyvenv.cfg").read_text()
+    assert (environment / "bin/edge-lsla").read_text().startswith("#!/opt/edge-lsla/bin/python\n")
+
+
+@pytest.mark.skipif(
+    Path("/usr/bin/python3").resolve().name != PYTHON
+    or not may("unshare", "-rm", "mount", "-t", "tmpfs", "none", "/opt"),
+    reason="no mounts of one's own here, or the system's Python is another",
+)
+def test_the_image_runs_where_it_will_lie(installed: tuple[Path, str]) -> None:
+    root, _ = installed
+    mounts = 'mount -t tmpfs none /opt; mkdir /opt/edge-lsla; mount --bind "$1" /opt/edge-lsla'
+    script = f"{mounts}; /opt/edge-lsla/bin/edge-lsla --help"
+    command = ["unshare", "-rm", "sh", "-ec", script, "sh", root / "opt/edge-lsla"]
+    said = subprocess.run(command, env=with_packages(), capture_output=True, text=True, check=True).stdout
+    assert "infer" in said
+
+
+@pytest.mark.skipif(not says("--root", "systemd-analyze", "--help"), reason="systemd-analyze 250 is not installed")
+def test_the_images_units_are_whole(installed: tuple[Path, str]) -> None:
+    root, _ = installed
+    verify = ["systemd-analyze", "verify", "--man=no", "--recursive-errors=no", f"--root={root}", "edge-lsla.service"]
+    assert sh(*verify) == ""  # the program that it names is looked for as well
+
+
+@pytest.mark.skipif(shutil.which("systemd-sysusers") is None, reason="systemd is not installed")
+def test_the_image_makes_its_user_and_starts_the_service(installed: tuple[Path, str], tmp_path: Path) -> None:
+    root = tmp_path / "image"
+    shutil.copytree(installed[0] / "etc", root / "etc", symlinks=True)
+    link = root / "etc/systemd/system/multi-user.target.wants/edge-lsla.service"
+    assert link.readlink() == Path("/etc/systemd/system/edge-lsla.service")
+    assert (root / "etc/systemd/system/edge-lsla.service").is_file()
+    sh("systemd-sysusers", f"--root={root}", "edge-lsla.conf")  # what happens when it first starts
+    (user,) = re.findall("(?m)^edge-lsla:x:[0-9]+:([0-9]+):", (root / "etc/passwd").read_text())
+    groups = dict(re.findall("(?m)^([^:]+):x:([0-9]+):", (root / "etc/group").read_text()))
+    assert groups["edge-lsla"] == user
+    assert {"video", "render"} <= groups.keys()
+    if os.geteuid() == 0:
+        sh("systemd-tmpfiles", f"--root={root}", "--create", "edge-lsla.conf")
+        config = (root / "etc/edge-lsla/field.toml").stat()
+        assert (config.st_uid, config.st_gid, stat.S_IMODE(config.st_mode)) == (0, int(user), 0o640)
+
+
+def test_an_image_may_start_by_hand_and_has_one_python(scripts: Path, wheel: Path, tmp_path: Path) -> None:
+    (tmp_path / "usr/bin").mkdir(parents=True)
+    (tmp_path / "usr/bin/python3").symlink_to("python3.2")
+    arguments = ["--dry-run", "--wheel", wheel, "--python", sys.executable, "--destdir", tmp_path]
+    said = sh("sh", scripts / "install.sh", *arguments, code=3)
+    assert f"the image has python3.2, and {sys.executable} is {PYTHON}; give that version with --python" in said
+    assert "multi-user" in sh("sh", scripts / "install.sh", *arguments, "--image-python", "/opt/python/bin/python3")
+    said = sh("sh", scripts / "install.sh", *arguments, "--image-python", "/opt/python/bin/python3", "--no-start")
+    assert "multi-user" not in said
+    assert "/opt/edge-lsla /opt/python/bin/python3" in said
 
 
 def test_each_device_draws_a_token_of_its_own(tmp_path: Path) -> None:
@@ -110,7 +184,7 @@ def test_again_it_changes_nothing_and_keeps_what_is_the_operators(
     assert config.read_text() == "# mine\n"
     assert token.read_text() == "mine too\n"
     assert modes(root) == before
-    assert said.count("is as it should be") == 4
+    assert said.count("is as it should be") == 6
     assert "is drawn" not in said
     assert "left as it is" in said
     data = root / "var/lib/edge-lsla/records"
@@ -118,7 +192,7 @@ def test_again_it_changes_nothing_and_keeps_what_is_the_operators(
     sh("sh", scripts / "uninstall.sh", "--destdir", root)
     assert not (root / "opt/edge-lsla").exists()
     assert not (root / "usr/local/bin/edge-lsla").is_symlink()
-    assert list((root / "etc/systemd").rglob("*.service")) == []
+    assert [path for path in (root / "etc").rglob("edge-lsla*") if path.is_file() or path.is_symlink()] == []
     assert config.read_text() == "# mine\n"
     assert data.is_dir()
     sh("sh", scripts / "uninstall.sh", "--destdir", root, "--purge")
@@ -129,9 +203,14 @@ def test_again_it_changes_nothing_and_keeps_what_is_the_operators(
 def test_a_dry_run_touches_nothing(scripts: Path, wheel: Path, tmp_path: Path) -> None:
     said = sh("sh", scripts / "install.sh", "--dry-run", "--wheel", wheel, "--python", sys.executable)
     assert "would run: systemctl enable edge-lsla" in said
-    assert "would run: useradd" in said or "user edge-lsla\n    it is there already" in said
+    assert "would run: systemd-sysusers /etc/sysusers.d/edge-lsla.conf" in said
+    for name in ("edge-lsla.service", "edge-lsla-token.service", "journald.conf", "sysusers.conf", "tmpfiles.conf"):
+        assert re.search(rf"would run: install -D -m 0644 {scripts}/{name} /etc/\S+", said), name
+    assert "/tmp/tmp." not in said
     assert not Path("/opt/edge-lsla").exists()
-    sh("sh", scripts / "install.sh", "--dry-run", "--wheel", wheel, "--python", sys.executable, "--destdir", tmp_path)
+    said = sh("sh", scripts / "install.sh", "--dry-run", "--wheel", wheel, "--python", sys.executable, "--destdir",
+              tmp_path, "--prefix", "/srv/pests")  # fmt: skip
+    assert "edge-lsla.service (with /srv/pests in it)\n" in said
     said = sh("sh", scripts / "uninstall.sh", "--dry-run", "--purge")
     assert "would run: systemctl disable --now edge-lsla" in said
     assert list(tmp_path.iterdir()) == []
@@ -168,12 +247,8 @@ def test_the_scripts_are_clean() -> None:
 
 
 def test_another_prefix_is_what_the_unit_runs(scripts: Path, wheel: Path, tmp_path: Path) -> None:
-    environment = tmp_path / "srv/pests"
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", environment], check=True)
-    (environment / "bin/python").unlink()
-    (environment / "bin/python").symlink_to(shutil.which("true") or "/bin/true")  # its packages are not the point
-    sh("sh", scripts / "install.sh", "--wheel", wheel, "--python", sys.executable, "--destdir", tmp_path, "--prefix",
-       "/srv/pests")  # fmt: skip
+    install(scripts, wheel, tmp_path, "--prefix", "/srv/pests")
+    assert (tmp_path / "srv/pests/bin/edge-lsla").read_text().startswith("#!/srv/pests/bin/python\n")
     unit = (tmp_path / "etc/systemd/system/edge-lsla.service").read_text()
     assert "\nExecStart=/srv/pests/bin/edge-lsla run /etc/edge-lsla/field.toml\n" in unit
     assert "/srv/pests/bin/edge-lsla" in (tmp_path / "usr/local/bin/edge-lsla-field").read_text()

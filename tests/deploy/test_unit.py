@@ -37,7 +37,7 @@ def test_the_unit_is_one_that_systemd_takes(tmp_path: Path) -> None:
     )  # fmt: skip
     assert (done.returncode, done.stderr.strip()) == (0, ""), done.stderr
     assert "\nWants=edge-lsla-token.service\nAfter=edge-lsla-token.service\n" in text
-    for name in ("Type=notify", "WatchdogSec=90", "Restart=on-failure", "StartLimitBurst=60", "NoNewPrivileges=yes",
+    for name in ("Type=notify", "WatchdogSec=90", "Restart=on-failure", "StartLimitBurst=40", "NoNewPrivileges=yes",
                  "CapabilityBoundingSet=", "ProtectSystem=strict"):  # fmt: skip
         assert f"\n{name}\n" in text
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 import shutil
 import signal
 from collections.abc import Callable
@@ -56,8 +58,22 @@ def test_a_good_model_is_switched_to_without_a_lost_frame(
     assert (found["model"]["name"], found["model"]["slot"], found["model"]["phase"]) == ("second", "b", "steady")
     assert (found["restarts"], found["cameras"][0]["gaps"]) == (0, 0)
     assert found["failed"] == 0
-    assert end(service, signal.SIGTERM)[0] == 0
-    assert [event["what"] for event in model_events(tmp_path / "data")] == ["switched", "promoted"]
+    code, _, text = end(service, signal.SIGTERM)
+    assert code == 0
+    events = model_events(tmp_path / "data")
+    assert [event["what"] for event in events] == ["switched", "promoted"]
+    # One can match all that names the model: the file, its passport, the slots, the page, the events and the log.
+    inspected = command("inspect", second)
+    file, artifact = inspected.json["file_sha256"], inspected.json["artifacts"][0]["sha256"]
+    assert file == hashlib.sha256(second.read_bytes()).hexdigest()
+    assert re.search(rf"{file}\s+file\s+second.lsla", inspected.err)
+    assert re.search(rf"{artifact}\s+artifact", inspected.err)
+    status = command("update", "--status", "--config", config).json
+    assert (status["phase"], status["active"]["digest"]) == ("steady", inspected.json["manifest_sha256"])
+    known = [status["active"], *status["history"][1:], *found["model"]["history"][:-1], *events]
+    assert {(one["file_sha256"], one["artifact_sha256"]) for one in known} == {(file, artifact)}
+    assert (found["model"]["file_sha256"], found["model"]["digest"]) == (file, artifact)
+    assert f"model second (file {file[:12]}, artifact {artifact[:12]}, fp32): switched: " in text
     # After a restart the new one answers at once.
     service, port = start(process, config)
     assert health(port)["model"]["name"] == "second"

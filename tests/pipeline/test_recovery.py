@@ -8,7 +8,7 @@ import pytest
 
 from edge_lsla.errors import UsageError
 from edge_lsla.events import Gap
-from edge_lsla.pipeline.gaps import MOST_STEPS, Gaps
+from edge_lsla.pipeline.gaps import MOST_STEPS, TOLD_SECONDS, Gaps
 from edge_lsla.pipeline.recovery import HOUR, Recovery, SupervisionSettings, run_resets
 
 STEPS = SupervisionSettings(reopens=2, processes=2, resets_per_hour=1)
@@ -129,6 +129,21 @@ def test_a_gap_is_told_once_when_it_begins_and_once_when_it_ends() -> None:
     assert told[0].began == told[1].began == pytest.approx(epoch - 10, abs=1)
     assert told[1].ended == pytest.approx(epoch, abs=1)
     assert gaps.count == 1
+
+
+def test_a_gap_that_lasts_is_told_with_how_long_so_far() -> None:
+    told: list[Gap] = []
+    gaps = Gaps("trap-1", told.append)
+    now = time.monotonic()
+    gaps.seen(now - 5)
+    gaps.lasts(now + 100)
+    gaps.begin("it went")
+    gaps.tried("reopen")
+    for later in (1, TOLD_SECONDS + 1, TOLD_SECONDS + 2, 2 * TOLD_SECONDS + 1):
+        gaps.lasts(now + later)
+    assert [(gap.ended, gap.began) for gap in told] == [(None, told[0].began)] * 3
+    assert [gap.seconds for gap in told] == pytest.approx([0, TOLD_SECONDS + 6, 2 * TOLD_SECONDS + 6])
+    assert (told[2].reason, told[2].steps) == ("it went", ("reopen",))
 
 
 def test_a_gap_of_days_names_its_last_steps() -> None:

@@ -104,15 +104,85 @@ def test_minutes_are_never_on_both_sides(tmp_path: Path) -> None:
     assert len(set(divided.gate.clusters)) == 3
 
 
+def places(folder: Path) -> list[str]:
+    return sorted(name[-8:-4] for name, _ in kept(folder))
+
+
+def numbered(number: int) -> list[str]:
+    return [f"{place:04d}" for place in range(number)]
+
+
+def test_a_smaller_reservoir_is_a_sample_of_the_larger_one(tmp_path: Path) -> None:
+    fill(tmp_path, range(200), ReservoirSettings(60))
+    before = kept(tmp_path)
+    Reservoir(tmp_path, ReservoirSettings(20))  # asking alone, as --check does, changes nothing
+    assert kept(tmp_path) == before
+    assert fill(tmp_path, range(0), ReservoirSettings(20)).seen == 200
+    assert {grey for _, grey in kept(tmp_path)} < {grey for _, grey in before}
+    assert {name[:13] for name, _ in kept(tmp_path)} <= {name[:13] for name, _ in before}  # the minute stays
+    assert places(tmp_path) == numbered(20)
+    assert json.loads((tmp_path / STATE).read_text()) == {"seen": 200, "size": 20, "seed": 0}
+    fill(tmp_path, range(200, 256), ReservoirSettings(20))
+    assert places(tmp_path) == numbered(20)
+
+
+def test_what_stays_in_a_smaller_reservoir_is_drawn_and_not_the_oldest(tmp_path: Path) -> None:
+    frames, size, runs = 12, 4, 150
+    counts = np.zeros(frames)
+    for seed in range(runs):
+        fill(tmp_path / str(seed), range(frames), ReservoirSettings(frames, seed))
+        fill(tmp_path / str(seed), range(0), ReservoirSettings(size, seed))
+        counts[[grey for _, grey in kept(tmp_path / str(seed))]] += 1
+    assert counts.sum() == runs * size
+    spread = (runs * (size / frames) * (1 - size / frames)) ** 0.5  # of a binomial count
+    assert np.abs(counts - runs * size / frames).max() < 4.5 * spread  # the seeds are fixed: it holds or it does not
+
+
+def test_a_larger_reservoir_begins_to_count_anew_with_what_is_there(tmp_path: Path) -> None:
+    fill(tmp_path, range(100), ReservoirSettings(10))
+    before = kept(tmp_path)
+    assert fill(tmp_path, range(100, 115), ReservoirSettings(30)).seen == 25
+    assert [one for one in kept(tmp_path) if one in before] == before
+    assert json.loads((tmp_path / STATE).read_text()) == {"seen": 25, "size": 30, "seed": 0}
+    assert places(tmp_path) == numbered(25)  # the next fifteen are all kept
+    fill(tmp_path, range(115, 180), ReservoirSettings(30))
+    assert places(tmp_path) == numbered(30)
+
+
+def test_a_larger_reservoir_that_kept_every_frame_is_as_if_it_always_was(tmp_path: Path) -> None:
+    fill(tmp_path / "one", range(8), ReservoirSettings(10))
+    fill(tmp_path / "one", range(8, 100), ReservoirSettings(30))
+    fill(tmp_path / "other", range(100), ReservoirSettings(30))
+    assert kept(tmp_path / "one") == kept(tmp_path / "other")
+
+
+def test_a_power_cut_amid_a_resizing_is_made_good(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(tmp_path, range(200), ReservoirSettings(60))
+    unlink, left = Path.unlink, iter(range(25))
+
+    def cut(path: Path, missing_ok: bool = False) -> None:
+        next(left)  # the power goes with StopIteration
+        unlink(path, missing_ok)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "unlink", cut)
+        with pytest.raises(StopIteration):
+            Reservoir(tmp_path, ReservoirSettings(20)).__enter__()
+    assert len(kept(tmp_path)) == 35
+    fill(tmp_path, range(200, 256), ReservoirSettings(20))
+    assert places(tmp_path) == numbered(20)
+
+
 def test_folders_that_are_no_reservoir_of_this_kind_are_refused(tmp_path: Path) -> None:
     for size in (0, 10_001):
         with pytest.raises(UsageError, match="size"):
             ReservoirSettings(size)
     fill(tmp_path / "r", range(3), ReservoirSettings(5))
-    with pytest.raises(UsageError, match=r"keeps 5 pictures, drawn with seed 0: .*r; ask for the same"):
-        Reservoir(tmp_path / "r", ReservoirSettings(6))
+    with pytest.raises(UsageError, match=r"draws with seed 0: .*r; ask for the same"):
+        Reservoir(tmp_path / "r", ReservoirSettings(5, seed=1))
     state = tmp_path / "r" / STATE
-    for text in ("", "[]", '{"seen": -1}', '{"seen": true}'):
+    damaged = ('{"seen": 3, "seed": 0}', '{"seen": 3, "size": 0, "seed": 0}', '{"seen": 3, "size": "5", "seed": 0}')
+    for text in ("", "[]", '{"seen": -1}', '{"seen": true}', *damaged):
         state.write_text(text)
         with pytest.raises(UsageError, match="count"):
             Reservoir(tmp_path / "r", ReservoirSettings(5))

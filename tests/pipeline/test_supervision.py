@@ -138,6 +138,7 @@ def test_a_pause_ends_a_gap_and_tries_nothing() -> None:
         running.camera.pace(5)
         running.until(lambda: len(running.gaps) == 3)
     assert [gap.ended is None for gap in running.gaps] == [True, False, True, False]
+    assert [gap.steps[-1] for gap in running.gaps[1::2]] == ["paused", "stopped"]  # it never came back
 
 
 def test_a_camera_that_is_not_there_at_first_is_a_gap_until_it_comes() -> None:
@@ -169,7 +170,7 @@ def test_when_the_budget_is_spent_take_raises_after_the_resets(tmp_path: Path) -
     assert begun.ended is None
     failed = "reset (usbreset cannot be started (No such file or directory))"
     round_ = ("reopen", "new process", "reopen")
-    assert ended.steps == (*round_, failed, *round_, failed, *round_, "restart")
+    assert ended.steps == (*round_, failed, *round_, failed, *round_, "restart", "stopped")
 
 
 def test_what_the_listener_of_gaps_raises_comes_out_of_take() -> None:

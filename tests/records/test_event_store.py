@@ -274,3 +274,23 @@ def test_the_log_stays_small(tmp_path: Path) -> None:
 def test_settings_name_the_field(field: str, value: float) -> None:
     with pytest.raises(UsageError, match=field):
         RecordSettings(**{field: value})
+
+
+def test_a_day_that_is_a_link_is_left_alone_and_costs_no_event(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    elsewhere = tmp_path_factory.mktemp("photographs")
+    (elsewhere / "holiday.jpg").write_bytes(JPEG)
+    with Store(tmp_path) as store:
+        store.record(arrived(), JPEG)
+    (crop,) = tmp_path.glob("crops/*/*/*/*.jpg")
+    day = crop.parent
+    crop.unlink()
+    day.rmdir()
+    day.symlink_to(elsewhere)
+    with Store(tmp_path, RecordSettings(max_days=0.001)) as store:
+        event = arrived()
+        store.record(event, JPEG)
+        store.retain()
+        assert "symbolic link" in store.state.problems[-1]
+    assert [path.name for path in elsewhere.iterdir()] == ["holiday.jpg"]

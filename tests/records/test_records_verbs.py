@@ -83,6 +83,14 @@ def test_check_finds_what_is_missing(folder: Path) -> None:
         (["export", "{}", "-o", "{}/a.csv", "--what", "pauses"], "use events, effort, gaps"),
         (["export", "{}", "-o", "{}/a.zip", "--place", "1,2", "--what", "effort"], "a data package is exported whole"),
         (["export", "{}", "-o", "{}/a.csv", "--device", "a\x1bb"], "not the name of a device"),
+        (["export", "{}", "-o", "{}/a.csv", "--device", ""], "not the name of a device"),
+        (["export", "{}", "-o", "{}/a.csv", "--device", "my trap"], "not the name of a device: 'my trap'"),
+        (["export", "{}", "-o", "{}/a.csv", "--place", "1,2"], "this is for a data package: --place; leave it out"),
+        (["export", "{}", "-o", "{}/a.jsonl", "--name", "a=b"], "this is for a data package: --name; leave it out"),
+        (
+            ["export", "{}", "-o", "{}/a.csv", "--since", "2026-05-02", "--until", "2026-05-01"],
+            "no time lies in between: --since and --until",
+        ),
         (["export", "{}", "-o", "{}/a.zip"], "needs the place of each camera"),
         (["export", "{}", "-o", "{}/a.zip", "--place", "somewhere"], "not a place"),
         (["export", "{}", "-o", "{}/a.zip", "--place", "1,2", "--name", "ant"], "write LABEL=SCIENTIFIC NAME"),
@@ -119,15 +127,26 @@ def test_effort_and_gaps_are_exported_with_the_device(folder: Path, tmp_path: Pa
     assert "orchard-3-trap-1-" in (tmp_path / "package" / "deployments.csv").read_text(encoding="utf-8")
 
 
+def test_what_was_written_is_said_in_words(folder: Path, tmp_path: Path) -> None:
+    code, out, _ = call("export", folder, "-o", tmp_path / "e.csv", "--what", "effort")
+    assert (code, "e.csv: 1 span of effort\n" in out, "give --device" in out) == (0, True, True)
+    keep_device(folder, "orchard-3")
+    code, out, _ = call("export", folder, "-o", tmp_path / "a.csv")
+    assert (code, "a.csv: 6 events\n" in out, "give --device" in out) == (0, True, False)
+
+
 def test_the_documented_rate_is_individuals_by_hours_watched(folder: Path, tmp_path: Path) -> None:
     keep_device(folder, "orchard-3")
     with Store(folder) as store:
         store.add_effort(watched(NOON + 86_400, NOON + 86_400 + 1800))  # a day on which nobody came
+        mistaken = arrived(NOON + 200, "bee")  # after four frames; of all of them, it was a fly
+        store.record_many([(mistaken, None), (left(mistaken, label="fly"), None)])
+        store.record(arrived(NOON + 250, "moth"))  # and is still there
     for name, what in (("season.csv", "events"), ("effort.csv", "effort")):
         assert call("export", folder, "-o", tmp_path / name, "--what", what)[0] == 0
     [program] = re.findall(r"```python\n(.*?)```", GUIDE.read_text(encoding="utf-8"), re.S)
     told = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert told.stdout.splitlines() == [
-        "orchard-3 trap-1 2026-05-28 0.08 h 36.0 individuals an hour",  # 3 in 300 s
-        "orchard-3 trap-1 2026-05-29 0.50 h 0.0 individuals an hour",
+        "orchard-3 trap-1 2026-05-28 0.08 h 60.0 individuals an hour {'ant': 3, 'fly': 1, 'moth': 1}",  # 5 in 300 s
+        "orchard-3 trap-1 2026-05-29 0.50 h 0.0 individuals an hour {}",
     ]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import shutil
 import sqlite3
+import threading
 from pathlib import Path
 
 import pytest
@@ -191,3 +194,45 @@ def test_crops_behind_a_symbolic_link_are_refused(folder: Path) -> None:
     (folder / "crops").symlink_to(folder / "real")
     with pytest.raises(UsageError, match="the folder of the crops is a symbolic link"):
         Store(folder)
+
+
+@pytest.mark.parametrize("taken", ["log", "link"])
+def test_a_log_that_is_removed_or_a_database_that_is_moved_loses_nothing(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory, taken: str
+) -> None:
+    copy = tmp_path_factory.mktemp("copy") / "data"
+    with Store(folder) as store:
+        store.record(arrived())
+        if taken == "log":
+            (folder / "events.db-wal").unlink()
+        else:
+            (folder / "events.db").rename(folder / "moved.db")
+            (folder / "events.db").symlink_to("moved.db")
+        store.record(arrived())
+        shutil.copytree(folder, copy, ignore=shutil.ignore_patterns("*-shm", "*.lock"))  # as a kill would leave it
+        assert "written into a new one" in store.state.problems[0]
+    with Reader(copy) as reader:
+        assert sum(1 for _ in reader.events()) == 602
+
+
+def test_a_database_that_is_taken_away_again_and_again_loses_nothing(folder: Path) -> None:
+    stop, recorded = threading.Event(), 0
+
+    def take_away() -> None:
+        while not stop.wait(0.001):
+            (folder / "events.db").unlink(missing_ok=True)
+
+    with Store(folder) as store:
+        thief = threading.Thread(target=take_away)
+        thief.start()
+        for _ in range(40):
+            with contextlib.suppress(StoreError):
+                store.record(arrived())
+                recorded += 1
+        stop.set()
+        thief.join()
+        store.record(arrived())
+        assert store.state.events == 601 + recorded
+        with Reader(folder) as reader:
+            assert sum(1 for _ in reader.events()) == 601 + recorded
+            assert reader.examine() == []

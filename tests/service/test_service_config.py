@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
 import pytest
+import typer
+from typer.testing import CliRunner
 
+from edge_lsla.console import verb
 from edge_lsla.errors import UsageError
 from edge_lsla.service.config import CameraConfig, read_config
 
@@ -80,17 +84,25 @@ def test_the_shortest_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
+        ('data = "d"\n[cameras]\nname = "a"\nsource = "0"\n', "cameras: write [[cameras]]"),
+        (f'data = "d"\n{CAMERA}[[cameras]]\nname = "../x"\nsource = "0"\n', "camera 2 ('../x'): name: a name has"),
+        (f'data = "d"\n[[cameras]]\nname = "{"x" * 65}"\nsource = "0"\n', "camera 1: name: a name has letters"),
+        ('data = "d"\n[[cameras]]\nname = "a"\nsource = "rtsp//oops"\n', "camera 'a': source: a URL has ://"),
+        ('data = "d"\n[[cameras]]\nname = "a"\nsource = "HTTP:/oops"\n', "camera 'a': source: a URL has ://"),
         ("", "data: field required"),
         ('data = "d"\n', "1 to 16 cameras are needed"),
         (f'data = "d"\nspeed = 1\n{CAMERA}', "speed: no such key"),
-        (f'data = "d"\n{CAMERA}[cameras.finding]\nregion = "full"\n', "cameras 'trap-1': finding.region: no such key"),
+        (f'data = "d"\n{CAMERA}[cameras.finding]\nregion = "full"\n', "camera 'trap-1': finding.region: no such key"),
         (f'data = "d"\n{CAMERA}[cameras.finding.track]\nlost = 3\n', "finding.track.lost: no such key"),
         (f'data = "d"\n{CAMERA}[cameras.finding]\nregions = "all"\n', "unknown regions 'all'"),
         (f'data = "d"\n{CAMERA}[cameras.finding.track]\nconfirm_frames = 0\n', "confirm_frames: a number from 2"),
-        (f'data = "d"\n{CAMERA}{CAMERA}', "two cameras have the same name"),
+        (f'data = "d"\n{CAMERA}{CAMERA}', "two cameras have the same name, 'trap-1'"),
         (f'data = "d"\n{CAMERA.replace("trap-1", "../x")}', "a name has letters"),
         (f'data = "d"\ndevice = "a/b"\n{CAMERA}', "device: a name has letters"),
-        (f'data = "d"\n{CAMERA}[status]\nhost = "0.0.0.0"\n', "open to the network"),
+        (
+            f'data = "d"\n{CAMERA}[status]\nhost = "0.0.0.0"\n',
+            "status.host: the status page would be open to the network at 0.0.0.0; set token_file",
+        ),
         (f'data = "d"\n{CAMERA}[mqtt]\n', "mqtt.host: field required"),
         (f'data = "d"\n{CAMERA}[mqtt]\nhost = "b"\npassword = "x"\n', "mqtt.password: no such key"),
         (f'data = "d"\n{CAMERA}[records]\nmax_mb = "many"\n', "records.max_mb: input should be a valid number"),
@@ -100,7 +112,7 @@ def test_the_shortest_file(tmp_path: Path) -> None:
         ('data = "a\\u0000b"\n' + CAMERA, "data: not the name of a file or folder"),
         (f'data = "{"d/" * 2500}"\n{CAMERA}', "data: a path has at most 2048 bytes"),
         (f'data = "{"d" * 256}"\n{CAMERA}', "data: a path has at most 2048 bytes, 255 between two slashes"),
-        (f'data = "d"\n{CAMERA}source_file = "a\\u0000"\n', "cameras 'trap-1': source_file: not the name of a file"),
+        (f'data = "d"\n{CAMERA}source_file = "a\\u0000"\n', "camera 'trap-1': source_file: not the name of a file"),
         (f'data = "d"\n{CAMERA}[mqtt]\nhost = "b"\nca_file = "a\\u0000"\n', "mqtt.ca_file: not the name of a file"),
         (f'data = "d"\n{CAMERA}[cameras.opening]\npictures = ["a\\u0000"]\n', "opening.pictures: not the name of a"),
         (f'data = "d"\n{CAMERA}[slots]\ntrusted_keys = "{"k/" * 2500}"\n', "slots.trusted_keys: a path has at most"),
@@ -108,10 +120,13 @@ def test_the_shortest_file(tmp_path: Path) -> None:
             f'data = "d"\n{CAMERA}[cameras.supervision]\nreset_commands = "x"\n',
             "reset_commands: input should be a list",
         ),
-        ('data = "d"\n[[cameras]]\nname = "a"\n', "cameras 'a': give one of source and source_file"),
-        (f'data = "d"\n{CAMERA}source_file = "f"\n', "cameras 'trap-1': give one of source and source_file"),
-        ('data = "d"\n[[cameras]]\nsource = "0"\n', "cameras.0.name: field required"),
-        ('data = "d"\ncameras = [1]\n', "cameras.0: input should be a table of keys"),
+        ('data = "d"\n[[cameras]]\nname = "a"\n', "camera 'a': source_file: give one of source and source_file"),
+        (
+            f'data = "d"\n{CAMERA}source_file = "f"\n',
+            "camera 'trap-1': source_file: give one of source and source_file",
+        ),
+        ('data = "d"\n[[cameras]]\nsource = "0"\n', "camera 1: name: field required"),
+        ('data = "d"\ncameras = [1]\n', "camera 1: input should be a table of keys"),
         (f'data = "d"\n{CAMERA}[model]\nbundle = ""\n', "model.bundle: not the name of a file"),
         (f'data = "d"\n{CAMERA}[model]\nbatch = {"9" * 5000}\n', "not a TOML file"),
         (f'data = "d"\n{CAMERA}[model]\nbatch = 0x{"f" * 5000}\n', "model.batch: "),
@@ -148,17 +163,51 @@ port = 99999
 def test_all_mistakes_are_named_at_once_also_those_of_a_section_in_a_section(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
         read_config(written(tmp_path, MISTAKEN))
-    assert caught.value.remedy is not None
-    said = caught.value.remedy.split("; ")
-    assert {one.rpartition(": ")[0] for one in said} == {
+    said = caught.value.details["mistakes"]
+    assert {one.split(":")[0] if "camera" not in one else one.rpartition(": ")[0] for one in said} == {
         "data",
         "status.port",
-        *(f"cameras 'trap-1': finding.{key}" for key in ("regions", "padding", "motion.bogus")),
-        *(f"cameras 'trap-1': finding.track.{key}" for key in ("confirm_frames", "lost_seconds")),
+        *(f"camera 'trap-1': finding.{key}" for key in ("regions", "padding", "motion.bogus")),
+        *(f"camera 'trap-1': finding.track.{key}" for key in ("confirm_frames", "lost_seconds")),
     }
     assert len(said) == 7
-    with pytest.raises(UsageError, match=r"; and 2 more$"):
-        read_config(written(tmp_path, MISTAKEN + "a = 1\nb = 1\nc = 1\n"))
+    with pytest.raises(UsageError, match=r"; and 2 more$") as many:
+        read_config(written(tmp_path, MISTAKEN + "".join(f"a{number} = 1\n" for number in range(15))))
+    assert len(many.value.details["mistakes"]) == 21
+
+
+def test_a_mistake_hides_no_other_and_makes_none(tmp_path: Path) -> None:
+    def mistakes(cameras: str) -> list[str]:
+        with pytest.raises(UsageError) as caught:
+            read_config(written(tmp_path, f'data = "d"\n{cameras}'))
+        return sorted(caught.value.details["mistakes"])
+
+    name = "camera 1 ('a/b'): name: a name has letters, digits, '.', '_' and '-', at most 64"
+    both = "camera 1 ('a/b'): source_file: give one of source and source_file"
+    assert mistakes('[[cameras]]\nname = "a/b"\nsource = "0"\nsource_file = "f"\n') == [name, both]
+    assert mistakes('[[cameras]]\nname = "a/b"\n') == [name, both]
+    (one,) = mistakes('[[cameras]]\nname = "a"\nsource = 0.5\n')
+    assert one.startswith("camera 'a': source: input should be a valid string")
+    (one,) = mistakes('[[cameras]]\nname = "a"\nsource_file = 5\n')
+    assert one.startswith("camera 'a': source_file: input is not a valid path")
+
+
+def test_a_cameras_number_may_be_a_number(tmp_path: Path) -> None:
+    config = read_config(written(tmp_path, 'data = "d"\n[[cameras]]\nname = "a"\nsource = 0\n'))
+    assert config.cameras[0].address() == "0"
+
+
+def test_each_mistake_is_printed_on_a_line_of_its_own(tmp_path: Path) -> None:
+    app = typer.Typer()
+    app.callback()(lambda: None)
+    verb(app, "read")(lambda: {"read": str(read_config(written(tmp_path, MISTAKEN)))})
+    lines = CliRunner().invoke(app, ["read"]).stderr.splitlines()
+    assert lines[0] == f"error: the configuration has mistakes: {tmp_path / 'field.toml'}"
+    assert len(lines) == 8
+    assert sum(line.startswith("  camera 'trap-1': finding.") for line in lines[1:]) == 5
+    told = json.loads(CliRunner().invoke(app, ["read", "--json"]).stdout)
+    assert told["mistakes"] == [line.strip() for line in lines[1:]]
+    assert "; ".join(told["mistakes"]) in told["error"]
 
 
 def test_files_that_are_none(tmp_path: Path) -> None:

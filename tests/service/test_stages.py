@@ -99,3 +99,17 @@ def test_a_stop_names_who_does_not_end() -> None:
 def test_wrong_settings_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(UsageError, match=next(iter(wrong))):
         StageSettings(**wrong)  # type: ignore[arg-type]
+
+
+def test_stages_that_hang_again_and_again_end_the_service() -> None:
+    release = threading.Event()
+    stages = Stages(StageSettings(restarts_per_minute=1000, hang_seconds=0.05))
+    stages.start("engine", lambda pulse: None if release.wait(60) else None)
+    try:
+        with pytest.raises(StageError, match="hang again and again, 4 times"):
+            for _ in range(200):
+                time.sleep(0.05)
+                stages.check()
+    finally:
+        release.set()
+        stages.stop()

@@ -24,7 +24,7 @@ SIDE = 32
 
 # A trial that is over as soon as its few batches are.
 QUICK = SlotSettings(shadow_batches=3, shadow_seconds=0, shadow_share=1, probation_seconds=0, probation_batches=3,
-                     latency_ratio=1000, spare_memory_mb=0, spare_disk_mb=0)  # fmt: skip
+                     latency_ratio=1000, latency_window_seconds=0, spare_memory_mb=0, spare_disk_mb=0)  # fmt: skip
 
 
 @functools.cache
@@ -113,7 +113,8 @@ class Opener:
 class Feed:
     """Threads that classify all the time, and note who answered."""
 
-    def __init__(self, answer: Callable[[Sequence[Crop]], Any], threads: int = 1) -> None:
+    def __init__(self, answer: Callable[[Sequence[Crop]], Any], threads: int = 1, pause: float = 0.001) -> None:
+        self._pause = pause
         self._answer, self._stop = answer, threading.Event()
         self.answers: list[str] = []
         self.errors: list[Exception] = []
@@ -121,7 +122,7 @@ class Feed:
 
     def _run(self, seed: int) -> None:
         crops = list(np.random.default_rng(seed).integers(0, 256, (2, 40, 40, 3), np.uint8))
-        while not self._stop.wait(0.001):
+        while not self._stop.wait(self._pause):
             try:
                 answered = self._answer(crops)
                 assert len(answered.predictions) == len(crops)

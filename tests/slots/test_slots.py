@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import json
 import os
 import threading
@@ -251,20 +253,59 @@ def test_a_damaged_state_is_said_once(slots: Slots, caplog: pytest.LogCaptureFix
 
 
 def test_the_state_says_in_which_precision_a_model_ran(slots: Slots, second: Path) -> None:
-    digest = slots.install(second, lambda copy: "int8").held.digest
+    held = slots.install(second, lambda copy: ("int8", "5" * 64)).held
+    digest = held.digest
     state = slots.state()
     assert (state.active.precision, state.candidate.precision) == ("", "int8")  # the first was not run at all
     assert [(entry.what, entry.precision) for entry in state.history] == [("installed", ""), ("installed", "int8")]
-    slots.begin_trial(digest, "fp16")  # the service may choose another
+    slots.ran(dataclasses.replace(held, precision="fp16", artifact_sha256="6" * 64))  # the service may choose another
+    slots.begin_trial(digest)
     slots.promote(digest, "well")
     state = slots.state()
     assert (state.active.precision, state.previous.precision) == ("fp16", "")
     assert [entry.what for entry in state.history[2:]] == ["switched", "promoted"]
-    assert {entry.precision for entry in state.history[2:]} == {"fp16"}
+    assert {(entry.precision, entry.artifact_sha256) for entry in state.history[2:]} == {("fp16", "6" * 64)}
+    assert state.history[1].artifact_sha256 == "5" * 64
+
+
+def test_the_state_keeps_the_digest_of_the_file(slots: Slots, first: Path, second: Path) -> None:
+    slots.install(second)
+    digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in (first, second)]
+    state = slots.state()
+    assert [state.active.file_sha256, state.candidate.file_sha256] == digests
+    assert [entry.file_sha256 for entry in state.history] == digests
+    assert state.candidate.title == f"second (file {digests[1][:12]})"
+    assert f"manifest {state.active.digest[:12]}" in dataclasses.replace(state.active, file_sha256="").title
+
+
+def test_a_record_from_before_gets_the_digests_when_it_runs(slots: Slots, first: Path) -> None:
+    values = json.loads((slots.path / "state.json").read_text())
+    for part in (values["active"], *values["history"]):
+        del part["file_sha256"], part["artifact_sha256"]
+    (slots.path / "state.json").write_text(json.dumps(values))
+    before = slots.state()
+    assert (before.active.file_sha256, before.history[0].what) == ("", "installed")  # not "recovered"
+    slots.ran(dataclasses.replace(before.active, precision="fp32", artifact_sha256="6" * 64))
+    after = slots.state()
+    assert after.active.file_sha256 == hashlib.sha256(first.read_bytes()).hexdigest()
+    assert (after.active.artifact_sha256, after.history) == ("6" * 64, before.history)
+
+
+def test_the_phase_is_told(slots: Slots, second: Path) -> None:
+    phases = [slots.state().phase]
+    digest = slots.install(second).held.digest
+    phases.append(slots.state().phase)
+    slots.begin_shadow(digest)
+    phases.append(slots.state().phase)
+    slots.forgive(digest)  # the service was stopped
+    phases.append(slots.state().phase)
+    slots.begin_trial(digest)
+    phases.append(slots.state().phase)
+    assert phases == ["steady", "waits", "shadow", "waits", "probation"]
 
 
 def test_a_state_from_before_precisions_were_kept_is_whole(slots: Slots, second: Path) -> None:
-    slots.install(second, lambda copy: "int8")
+    slots.install(second, lambda copy: ("int8", "5" * 64))
     values = json.loads((slots.path / "state.json").read_text())
     for part in (values["active"], values["candidate"], *values["history"]):
         del part["precision"]

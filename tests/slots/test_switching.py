@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import pytest
 from slot_parts import QUICK, Feed, Opened, Opener, Told, until
 
 from edge_lsla.errors import BundleError, UsageError
+from edge_lsla.slots.comparison import Windows, too_slow
+from edge_lsla.slots.settings import SlotSettings
 from edge_lsla.slots.slots import Slots
 from edge_lsla.slots.switching import SwitchingModel
 
@@ -32,10 +35,10 @@ def changed(slots: Slots, **changes: Any) -> Slots:
 class Running:
     """A switching model with load on it, ended at the end of the block."""
 
-    def __init__(self, slots: Slots, opener: Opener | None = None, threads: int = 1) -> None:
+    def __init__(self, slots: Slots, opener: Opener | None = None, threads: int = 1, pause: float = 0.001) -> None:
         self.told, self.opener = Told(), opener or Opener()
         self.model = SwitchingModel(slots, self.opener, self.told)
-        self.feed = Feed(self.model.answer, threads)
+        self.feed = Feed(self.model.answer, threads, pause)
 
     def __enter__(self) -> Running:
         self.model.start()
@@ -77,9 +80,10 @@ def test_a_good_model_is_switched_to_and_promoted_without_a_lost_batch(slots: Sl
 def test_a_state_that_lacks_the_precision_gets_it_from_the_service(slots: Slots) -> None:
     before = slots.state()
     assert before.active.precision == ""
-    with Running(slots):
+    with Running(slots) as running:
         after = slots.state()
     assert (after.active.precision, after.history) == ("fp32", before.history)
+    assert after.active.artifact_sha256 == running.opener.last("first").digest
 
 
 def test_one_thread_sees_the_new_model_from_one_call_on(slots: Slots, second: Path) -> None:
@@ -122,7 +126,7 @@ def test_a_slow_model_is_refused(slots: Slots, second: Path, limit: dict[str, fl
     with Running(changed(slots, **limit), Opener(second=slow)) as running:
         slots.install(second)
         refused = running.told.wait("refused")
-    assert "ms (95th percentile)" in refused.reason
+    assert ("ms (95th percentile of " if "latency_limit_ms" in limit else "ms (median of ") in refused.reason
     assert refused.figures["p95_ms"] >= 500
     assert refused.figures["known_p95_ms"] < 250
 
@@ -164,9 +168,76 @@ def test_slowness_on_probation_rolls_back(slots: Slots, second: Path) -> None:
         running.told.wait("switched")
         running.opener.last("second").delay = 0.4
         back = running.told.wait("rolled back", 60)
-    assert "ms (95th percentile), more than 250 ms" in back.reason
+    assert "ms (95th percentile of " in back.reason
+    assert "more than 250 ms" in back.reason
+    assert "in two windows in a row" in back.reason
     assert running.feed.errors == []
     assert slots.state().active.name == "first"
+
+
+def test_slowness_beside_the_model_before_rolls_back(slots: Slots, second: Path) -> None:
+    long = changed(slots, probation_seconds=3600, latency_ratio=10.0, probation_batches=5)
+    with Running(long, pause=0.25) as running:  # time for a comparison between two live batches
+        slots.install(second)
+        running.told.wait("switched")
+        running.opener.last("second").delay = 0.1  # the tiny model takes a millisecond, some on a busy machine
+        back = running.told.wait("rolled back", 60)
+    assert "ms (median of " in back.reason
+    assert "in two windows in a row" in back.reason
+    assert slots.state().active.name == "first"
+
+
+SLOW, FAST = (0.02, 0.01, 1.0), (0.011, 0.01, 1.0)
+
+
+def test_a_model_that_live_batches_hold_up_is_not_slow(slots: Slots, second: Path) -> None:
+    def one_at_a_time(model: Opened) -> None:  # as on a GPU: whoever compares waits for the live batch
+        real, lock = model.classify, threading.Lock()
+
+        def classify(crops: Any) -> Any:
+            with lock:
+                time.sleep(0.02)
+                return real(crops)
+
+        model.classify = classify  # type: ignore[method-assign]
+
+    quick = changed(slots, probation_seconds=1.0, latency_ratio=1.4, probation_batches=10)
+    with Running(quick, Opener(first=one_at_a_time, second=one_at_a_time), threads=2) as running:
+        slots.install(second)
+        promoted = running.told.wait("promoted")
+    assert promoted.figures["median_ms"] > 1.4 * promoted.figures["known_median_ms"]  # it waits, the other does not
+
+
+@pytest.mark.parametrize(
+    ("windows", "found"),
+    [
+        ([[SLOW] * 4], None),  # a busy moment
+        ([[SLOW] * 4, [FAST] * 4, [SLOW] * 4], None),
+        ([[SLOW] * 4, [FAST, FAST, FAST, SLOW]], None),  # a tail that chance makes is no median
+        ([[SLOW] * 4, [SLOW] * 3], None),  # the second is not full
+        ([[FAST] * 4, [SLOW] * 4, [SLOW] * 4], "20.0 ms (median of 4), the other model 10.0 ms"),
+    ],
+)
+def test_only_two_slow_windows_in_a_row_are_a_verdict(
+    windows: list[list[tuple[float, ...]]], found: str | None
+) -> None:
+    judged = Windows(0.0, 4)
+    told = None
+    for pairs in windows:
+        for pair in pairs:
+            told = told or judged.judge(lambda times: too_slow(times, SlotSettings()))
+            judged.add(pair)
+        told = told or judged.judge(lambda times: too_slow(times, SlotSettings()))
+    assert told is None if found is None else found in told
+    full = [pairs for pairs in windows if len(pairs) == 4]
+    assert (judged.closed, judged.suspected is not None) == (len(full), full[-1][0] == full[-1][1] == SLOW)
+
+
+def test_a_window_takes_its_time() -> None:
+    judged = Windows(3600.0, 1)
+    judged.add(SLOW)
+    assert judged.judge(lambda times: "slow") is None
+    assert judged.closed == 0
 
 
 def test_after_the_trial_errors_are_the_callers(slots: Slots) -> None:

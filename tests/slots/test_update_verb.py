@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import typer
 from slot_parts import QUICK, Feed, Opener, Told, until
 from typer.testing import CliRunner
 
+from edge_lsla.bundle import open_bundle
 from edge_lsla.console import verb
 from edge_lsla.slots.slots import Slots
 from edge_lsla.slots.switching import SwitchingModel
@@ -37,7 +39,7 @@ def run(*arguments: object) -> tuple[int, dict[str, Any], str]:
 def test_the_first_model_and_the_next(data: Path, first: Path, second: Path) -> None:
     code, answer, text = run(first, "--data", data)
     assert (code, answer["waits"], answer["active"]["name"]) == (0, False, "first")
-    assert "self-test: 2 images" in text
+    assert "self-test in fp32: 2 images" in text
     assert "active model" in text
     code, answer, text = run(second, "--data", data)
     assert (code, answer["waits"], answer["candidate"]["name"]) == (0, True, "second")
@@ -45,9 +47,12 @@ def test_the_first_model_and_the_next(data: Path, first: Path, second: Path) -> 
     assert code == 0
     assert (answer["active"]["slot"], answer["candidate"]["slot"], answer["previous"]) == ("a", "b", None)
     assert [entry["what"] for entry in answer["history"]] == ["installed", "installed"]
-    digest = answer["candidate"]["digest"][:12]
-    assert f"candidate: second ({digest}, fp32) in slot b" in text
-    assert f"installed: second ({digest}, fp32): it waits to be tried" in text
+    with open_bundle(second) as bundle:
+        artifact = bundle.artifact("onnxruntime", "fp32").sha256
+    about = f"file {hashlib.sha256(second.read_bytes()).hexdigest()[:12]}, artifact {artifact[:12]}, fp32"
+    assert f"candidate: second ({about}) in slot b, waits for the service to try it" in text
+    assert f"installed: second ({about}): it waits to be tried" in text
+    assert (answer["phase"], answer["candidate"]["artifact_sha256"]) == ("waits", artifact)
     assert [entry["precision"] for entry in answer["history"]] == ["fp32", "fp32"]
     code, answer, _ = run("--rollback", "--data", data)
     assert (code, answer["candidate"]) == (0, None)
@@ -77,6 +82,40 @@ def test_refusals_have_their_exit_codes(data: Path, tmp_path: Path, first: Path,
     assert Slots(data / "models").state() == before
 
 
+def test_the_status_tells_the_phase_and_that_there_is_more(data: Path, first: Path, second: Path) -> None:
+    run(first, "--data", data)
+    slots = Slots(data / "models")
+    for _ in range(3):
+        digest = run(second, "--data", data)[1]["digest"]
+        slots.begin_shadow(digest)
+        slots.refuse(digest, "it is bad")
+    slots.begin_shadow(run(second, "--data", data)[1]["digest"])
+    _, answer, text = run("--status", "--data", data)
+    assert "in slot b, in shadow\n" in text
+    assert "3 older entries: --json shows them" in text
+    assert len(answer["history"]) == 8
+    slots.begin_trial(digest)
+    _, answer, text = run("--status", "--data", data)
+    assert "in slot b, on probation\n" in text
+    assert answer["phase"] == "probation"
+
+
+def test_what_the_service_would_not_heed_is_refused(data: Path, tmp_path: Path, first: Path, second: Path) -> None:
+    config = tmp_path / "field.toml"
+    for model in ("", '\n[model]\nprecision = "fp32"\nbackend = "onnxruntime"\n'):
+        text = f'data = "{data}"\n[[cameras]]\nname = "one"\nsource = "synthetic"\n{model}'
+        config.write_text(text)
+        for option, other in (("precision", "int8"), ("backend", "tensorrt")):
+            code, answer, _ = run(second, "--config", config, f"--{option}", other)
+            assert code == 2
+            assert f"the service runs the {option} of its configuration" in answer["error"]
+            assert f"set model.{option} there" in answer["error"]
+    code, answer, text = run(first, "--config", config, "--precision", "fp32", "--backend", "onnxruntime")
+    assert (code, "of its configuration" in text) == (0, False)
+    code, answer, text = run(second, "--data", data, "--precision", "fp32")  # whose configuration is not known
+    assert (code, "the service runs the precision of its configuration: set model.precision there" in text) == (0, True)
+
+
 class Service:
     """What the service does with the slots, with load on it."""
 
@@ -101,6 +140,7 @@ def test_waiting_for_a_good_model(data: Path, first: Path, second: Path) -> None
         code, answer, text = run(second, "--data", data, "--wait", "--timeout", 60)
         assert service.model.name == "second"
         assert (code, answer["outcome"], answer["active"]["name"]) == (0, "promoted", "second")
+        assert "waiting at most 60 s" in text
         assert "switched: it passed" in text
         assert run("--rollback", "--data", data)[0] == 0
         until(lambda: service.model.name == "first")

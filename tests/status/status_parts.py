@@ -75,6 +75,7 @@ class FieldView:
 
     def __init__(self, labels: tuple[str, ...] = LABELS, problems: bool = True) -> None:
         self.labels, self.ill = labels, problems
+        self.device = "orchard-3" if labels is LABELS else labels[0]
         self.begun = time.time() - 12 * 86400 - 3 * 3600
         self.names = ["trap-1", "trap-2"] if labels is LABELS else list(labels[:4])
         self.shots = {name: [trap(index * 10 + n, labels[n % 3 : n % 3 + 4]) for n in range(3)]
@@ -117,10 +118,11 @@ class FieldView:
         ]  # fmt: skip
         return {
             "ok": not self.ill, "problems": words if self.ill else [],
-            "device": "orchard-3" if self.labels is LABELS else self.labels[0],
+            "device": self.device,
+            "reservoir": {"seen": 90210, "size": 256},
             "started": self.begun, "uptime_seconds": time.time() - self.begun,
             "model": {"name": "pests-2026-05", "digest": "9f2c41d07a" * 6 + "abcd", "precision": "int8",
-                      "backend": "onnxruntime", "slot": "B", "history": self.history()},
+                      "backend": "onnxruntime", "slot": "B", "file_sha256": "f11e" * 16, "history": self.history()},
             "cameras": cameras,
             "latency_ms": {"p50": 11.42, "p95": 18.91, "p99": 27.3},
             "overhead_ms": {"p50": 1.31, "p95": 2.87, "p99": 6.02},
@@ -139,6 +141,7 @@ class FieldView:
     def history(self) -> list[dict[str, Any]]:
         names = (self.labels if self.labels is not LABELS else ("pests-2026-05",) * 2)[:5]
         return [{"time": self.begun, "what": "promoted", "name": name, "digest": "51e0" * 16, "precision": "int8",
+                 "file_sha256": "f11e" * 16, "artifact_sha256": "9f2c41d07a" * 6 + "abcd",
                  "reason": "it answered 800 batches on probation without a fault"} for name in names]  # fmt: skip
 
     def cameras(self) -> list[str]:

@@ -35,11 +35,11 @@ def test_the_page_is_whole_and_fits(
     assert browser.evaluate(smallest) >= LEAST_TEXT
     text = browser.text()
     for part in (*view.health()["problems"], "3 problems", "trap-1", "Camera lost: the stream ended", "ant",
-                 "A new model was refused", "pests-2026-06 (77aa77aa77aa, fp16)",
-                 "pests-2026-05 (51e051e051e0, int8)", "orchard-3: insects, counted",
-                 "field-mqtt", "connection refused", "61.5 °C", "9f2c41d07a9f2c41", "6.4 GB",
+                 "A new model was refused", "pests-2026-06 (manifest 77aa77aa77aa, fp16)",
+                 "pests-2026-05 (file f11ef11ef11e, artifact 9f2c41d07a9f, int8)", "orchard-3: insects, counted",
+                 "field-mqtt", "connection refused", "61.5 °C", "9f2c41d07a9f2c41", "f11ef11ef11ef11e", "6.4 GB",
                  "at most 15 frames/s (warm: 61.5 °C)", "12 days", "18.91", "312 MB", "synchronised",
-                 "int8", "other labels"):  # fmt: skip
+                 "int8", "other labels", "256 pictures of 90,210 crops drawn, at most 256"):  # fmt: skip
         assert part in text
     assert "timed out" not in text  # an error that is over
     assert browser.evaluate("document.title") == "orchard-3 · edge-lsla"

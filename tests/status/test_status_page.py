@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from page_browser import FITS, PROGRAM, READY, WINDOWS, PageBrowser
-from status_parts import TOKEN, FieldView, served
+from status_parts import TOKEN, FieldView, fetch, served
 
 from edge_lsla.errors import EdgeLslaError
 
@@ -23,6 +23,20 @@ def test_all_well_is_said(browser: PageBrowser) -> None:
         assert browser.evaluate("document.querySelector('#state').textContent") == "all well"
         assert browser.evaluate("document.querySelector('#problems').hidden && document.querySelector('#lost').hidden")
         assert browser.evaluate("document.querySelectorAll('#live .mark.good').length") == 2
+
+
+def test_drift_needs_attention_and_is_no_failure(browser: PageBrowser) -> None:
+    view = FieldView(problems=False)
+    well = view.health
+    drift = {"noted": ["block 3"], "sentence": "drift: 2 of 9 tensors leave their ranges"}
+    view.health = lambda: {**well(), "drift": drift}  # type: ignore[method-assign]
+    with served(view) as port:
+        browser.show(f"http://127.0.0.1:{port}/")
+        assert browser.evaluate("document.querySelector('#problems').textContent").count(drift["sentence"]) == 1
+        assert browser.evaluate("document.querySelector('#state').textContent") == "1 problem"
+        assert fetch(port, "/healthz").status == 200
+        drift["noted"] = []
+        browser.until("document.querySelector('#problems').hidden")
 
 
 def test_another_span_of_time_is_shown_at_once(browser: PageBrowser, field: tuple[FieldView, str]) -> None:

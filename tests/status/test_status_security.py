@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 import pytest
-from status_parts import TOKEN, FieldView, fetch, served
+from status_parts import HOSTILE, TOKEN, FieldView, fetch, served
 
 from edge_lsla.status.server import StatusServer
 from edge_lsla.status.settings import StatusSettings
@@ -89,8 +89,20 @@ def test_with_a_token_nobody_learns_anything_without_it(host: str) -> None:
         page = fetch(port, "/")
         assert (page.status, page.headers["location"], page.body) == (303, "/sign-in", b"")
         assert fetch(port, "/sign-in").status == 200
+        assert view.asked == []  # nor to sign in: whoever has no token costs the service nothing
         assert fetch(port, "/page.css").status == 200
         assert fetch(port, "/healthz").json == {"ok": True}
+
+
+def test_signing_in_names_the_device_as_text() -> None:
+    with served(FieldView(), host="0.0.0.0", token_env="TRAP_TOKEN") as port:
+        body = fetch(port, "/sign-in").body.decode()
+        assert "<title>Sign in · orchard-3 · edge-lsla</title>" in body
+        assert "<h1>Sign in · orchard-3</h1>" in body
+    with served(FieldView(HOSTILE), host="0.0.0.0", token_env="TRAP_TOKEN") as port:
+        body = fetch(port, "/sign-in").body.decode()
+        assert "&lt;script&gt;window.hacked = 1&lt;/script&gt;" in body
+        assert "<script" not in body
 
 
 def test_the_token_opens_as_a_header() -> None:
