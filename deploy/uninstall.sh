@@ -67,7 +67,9 @@ if [ -z "$destdir" ]; then
 fi
 say "service, command and environment"
 remove "$destdir/etc/systemd/system/edge-lsla.service" "$destdir/etc/systemd/system/edge-lsla-token.service" \
-    "$destdir/etc/systemd/journald.conf.d/edge-lsla.conf" \
+    "$destdir/etc/systemd/system/multi-user.target.wants/edge-lsla.service" \
+    "$destdir/etc/systemd/journald.conf.d/edge-lsla.conf" "$destdir/etc/tmpfiles.d/edge-lsla.conf" \
+    "$destdir/etc/sysusers.d/edge-lsla.conf" \
     "$destdir/usr/local/bin/edge-lsla" "$destdir/usr/local/bin/edge-lsla-field" "$environment" "$destdir/var/cache/edge-lsla"
 if [ -z "$destdir" ]; then run systemctl daemon-reload; fi
 

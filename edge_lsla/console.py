@@ -176,6 +176,8 @@ def _failed(error: BaseException, debug: bool) -> tuple[int, dict[str, Any]]:
         code, text = error.exit_code, str(error)
         details = error.details
         line = _one_line(error)
+        if details.get("mistakes"):  # of a file; each is found more easily on a line of its own
+            line = "\n  ".join([f"{error.what}: {visible(error.where)}", *map(visible, details["mistakes"])])
     elif isinstance(error, BrokenPipeError):
         code, text = 1, "the reader of our output went away"
     elif isinstance(error, MemoryError):

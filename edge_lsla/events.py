@@ -12,6 +12,7 @@ from edge_lsla.errors import UsageError
 
 VERSION = 1  # of an event's JSON form
 CLOCKS = ("synchronised", "unsynchronised", "jumped", "unknown")
+STOPPED, PAUSED = UNWATCHED = ("stopped", "paused")  # last step of a gap whose camera was not back when watching ended
 
 
 def new_id() -> str:
@@ -114,8 +115,9 @@ class Gap:
         source: the camera's configured name.
         began, ended: seconds since the epoch; `ended` is None while it lasts.
         reason: what the source said first.
-        steps: what was tried, in order, such as ("reopen", "reopen", "new process").
-        seconds: how long, by a clock that does not jump.
+        steps: what was tried, in order, such as ("reopen", "reopen", "new process"); the last is one of `UNWATCHED`
+            where watching ended before the camera was back.
+        seconds: how long, by a clock that does not jump; while it lasts, how long when it was last told.
     """
 
     source: str

@@ -83,6 +83,7 @@ class ArtifactContents:
             "precision": self.artifact.precision,
             "kind": self.artifact.kind,
             "size": self.artifact.size,
+            "sha256": self.artifact.sha256,
             "targets": list(self.artifact.targets),
             "versions": dict(self.artifact.versions),
             "graph": asdict(self.graph) | {"weight_bytes": self.graph.weight_bytes} if self.graph else None,

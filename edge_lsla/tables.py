@@ -27,7 +27,6 @@ def passport(bundle: Bundle) -> RenderableType:
         "made": f"{manifest.created} by edge-lsla {manifest.edge_lsla}",
         "classes": f"{len(manifest.labels)}: {labels}",
         "input": f"{manifest.preprocessing.image_size} px, resize {manifest.preprocessing.resize}",
-        "digest": bundle.digest,
         "signature": origin.signature,
         "built here": "yes" if origin.built_here else "no",
         **{f"sha256 of {name}": digest for name, digest in manifest.digests.items()},
@@ -47,7 +46,15 @@ def passport(bundle: Bundle) -> RenderableType:
         layers, targets = count_precisions(layer_precisions(manifest, one)), ", ".join(one.targets) or "any"
         row = (one.name, one.precision, layers, targets, f"{one.size / 1e6:.2f} MB")
         artifacts.add_row(*(visible(word) for word in row))
-    return Group(facts, artifacts)
+    return Group(facts, artifacts, Text("SHA-256", style="italic"), *_digests(bundle))
+
+
+def _digests(bundle: Bundle) -> list[Text]:
+    """Return lines as `sha256sum` writes them: a table would cut digests in pieces that nobody can search for."""
+    lines = [(bundle.file_sha256, f"file {bundle.path.name}")]
+    lines += [(one.sha256, f"artifact {one.name}") for one in bundle.manifest.artifacts]
+    lines.append((bundle.manifest.sha256(), "manifest"))
+    return [Text(visible(f"{digest}  {what}")) for digest, what in lines]
 
 
 def checks(found: Sequence[Check]) -> RenderableType:

@@ -80,6 +80,7 @@ class Archive:
     Attributes:
         path: the file.
         digest: SHA-256 of every byte before the zip comment, hexadecimal; it identifies the file's contents.
+        file_sha256: SHA-256 of every byte, as `sha256sum` tells it.
         entries: the entries by name, `manifest.json` first.
 
     Raises:
@@ -89,6 +90,7 @@ class Archive:
 
     path: Path
     digest: str
+    file_sha256: str
     entries: Mapping[str, Entry]
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -98,7 +100,7 @@ class Archive:
             size = os.fstat(self._file.fileno()).st_size
             if size > MAX_BUNDLE_BYTES:
                 raise BundleError(f"larger than the {MAX_BUNDLE_BYTES:,} bytes of a bundle", self.path, "give a bundle")
-            self.digest = self._verify_digest(size)
+            self.digest, self.file_sha256 = self._verify_digest(size)
             self.entries = MappingProxyType({entry.name: entry for entry in self._parse(size)})
         except BaseException:
             self._file.close()
@@ -173,7 +175,7 @@ class Archive:
         for position in range(offset, offset + size, _CHUNK):
             yield self._read_at(position, min(_CHUNK, offset + size - position))
 
-    def _verify_digest(self, size: int) -> str:
+    def _verify_digest(self, size: int) -> tuple[str, str]:
         if size == 0:
             raise BundleError("bundle is an empty file", self.path, _AGAIN)
         if size < layout.TAIL_SIZE or self._read_at(0, 4) != layout.MAGIC:
@@ -181,9 +183,11 @@ class Archive:
         digest = hashlib.sha256()
         for chunk in self._pieces(0, size - layout.DIGEST_SIZE):
             digest.update(chunk)
-        if self._read_at(size - layout.DIGEST_SIZE, layout.DIGEST_SIZE) != digest.hexdigest().encode("ascii"):
+        said = digest.hexdigest()
+        if self._read_at(size - layout.DIGEST_SIZE, layout.DIGEST_SIZE) != said.encode("ascii"):
             raise BundleError("bundle is damaged or cut short", self.path, _AGAIN)
-        return digest.hexdigest()
+        digest.update(said.encode("ascii"))
+        return said, digest.hexdigest()
 
     def _parse(self, size: int) -> list[Entry]:
         end = self._read_at(size - layout.TAIL_SIZE, layout.END.size)

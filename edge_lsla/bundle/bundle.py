@@ -37,18 +37,21 @@ class Bundle:
     Attributes:
         path: the file.
         digest: SHA-256 of the file without its comment, hexadecimal; it identifies the bundle.
+        file_sha256: SHA-256 of the whole file, as `sha256sum` tells it.
         manifest: what it holds.
         signature: bytes of `signature.json`, which nothing has looked at (see `verify_signature`); None if unsigned.
     """
 
     path: Path
     digest: str
+    file_sha256: str
     manifest: Manifest
     signature: bytes | None
 
     def __init__(self, archive: Archive, manifest: Manifest, signature: bytes | None) -> None:
         self.path = archive.path
         self.digest = archive.digest
+        self.file_sha256 = archive.file_sha256
         self.manifest = manifest
         self.signature = signature
         self._archive = archive

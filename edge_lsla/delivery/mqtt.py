@@ -25,6 +25,8 @@ LONGEST_LEVEL = 128
 UNSAFE = re.compile(r"[+#/%\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 # Refusals of the moment, not of the event: packet identifier in use, quota exceeded.
 PASSING = (0x91, 0x97)
+QUICK_SECONDS, SEVERAL = 15.0, 3  # connections in a row that the broker ends so soon: perhaps there are two of us
+RIVAL_SECONDS = 60.0  # after we were put out: two devices of one name must not put each other out every second
 
 
 def topic_level(name: str) -> str:
@@ -54,6 +56,8 @@ class MqttSender:
         self._topic = settings.topic or f"edge-lsla/{topic_level(device)}"
         self._client_id = re.sub(r"[^A-Za-z0-9_-]", "-", f"edge-lsla-{device}-{settings.name}")
         self._link: Link | None = None
+        self._quick = 0  # connections in a row that the broker ended soon
+        self._rival: DeliveryError | None = None  # another client has our name; not yet said
         unsafe = "the broker's certificate is not verified" if settings.tls else "a password may cross the network"
         said = (exposed(settings.password_file), exposed(settings.key_file), unsafe if settings.insecure else None)
         self.warnings = tuple(filter(None, said))
@@ -77,6 +81,14 @@ class MqttSender:
         under_way = _Batch(link, self._topic, self._device, self._crop, self._settings.timeout_seconds)
         try:
             return under_way.deliver(batch, stop)
+        except DeliveryError as error:
+            rival = self._lose(link)
+            if rival is not None:
+                self._rival, rival.upto = None, error.upto
+                if not link.taken_over:  # it may as well be for what was sent
+                    rival.refused, rival.retry_after = error.refused, None
+                raise rival from error
+            raise
         finally:
             if link.ended is not None:
                 self.close()
@@ -87,7 +99,7 @@ class MqttSender:
             self._link.serve(0)
             self._link.answers.clear()
             if self._link.ended is not None:
-                self.close()
+                self._lose(self._link)
 
     def close(self) -> None:
         """See `Sender.close`."""
@@ -98,6 +110,9 @@ class MqttSender:
     def _connect(self, stop: threading.Event) -> Link | None:
         """Return a standing connection, an old or a new one; None where `stop` was quicker."""
         self.tend()
+        if self._rival is not None:
+            rival, self._rival = self._rival, None
+            raise rival
         if self._link is None:
             from edge_lsla.delivery.mqtt_link import Link  # paho is heavy
 
@@ -108,6 +123,22 @@ class MqttSender:
                 return None
             self._link = link
         return self._link
+
+    def _lose(self, link: Link) -> DeliveryError | None:
+        """Let go of a connection that has ended; return what to say where another client seems to have our name."""
+        if link.ended is None or self._link is not link:
+            return self._rival
+        soon = link.closed and link.opened is not None and time.monotonic() - link.opened < QUICK_SECONDS
+        self._quick = self._quick + 1 if soon else 0
+        remedy = "give each device its own `device`"
+        if link.taken_over:
+            what = f"another client uses the name {self._device!r}"
+            self._rival = DeliveryError(what, link.where, remedy, retry_after=RIVAL_SECONDS)
+        elif self._quick >= SEVERAL:  # mosquitto 2.0.11 does not say so, nor does any under 3.1.1
+            remedy = f"if another client uses the name {self._device!r}, {remedy}"
+            self._rival = DeliveryError(f"{link.ended}, soon again", link.where, remedy, retry_after=RIVAL_SECONDS)
+        self.close()
+        return self._rival
 
 
 class _Message(NamedTuple):

@@ -24,12 +24,12 @@ RETRIED = "it is tried again"
 NONSENSE = "the broker sent what is no MQTT"
 BROKEN = "the connection to the broker broke off"
 CREDENTIALS = "check username, password_file or password_env, and what the broker allows"
+TAKEN_OVER = 0x8E  # MQTT 5, 3.14.2.1
 REMEDIES = {
     "Bad user name or password": CREDENTIALS,
     "Not authorized": CREDENTIALS,
     "Unsupported protocol version": 'set version to "3.1.1"',
     "Retain not supported": "set status to false",
-    "Session taken over": "give each device a name of its own",
 }
 
 
@@ -39,6 +39,8 @@ class Link:
     Attributes:
         ended: why it is over; None while it stands or was not opened.
         closed: whether it ended by what the broker did, rather than by silence.
+        taken_over: whether another client connected under our identifier; some brokers say so, under MQTT 5.
+        opened: seconds of the steady clock, when the broker consented; None before.
         largest: bytes of a packet that the broker takes, as it announced; None where it did not.
         window: messages that may be under way at once.
         outstanding: the numbers of the messages that are under way.
@@ -50,7 +52,8 @@ class Link:
         self._new = settings.version == "5"
         self._connected = False
         self.ended: str | None = None
-        self.closed = False
+        self.closed = self.taken_over = False
+        self.opened: float | None = None
         self.largest: int | None = None
         self.window = settings.window
         self.answers: deque[tuple[int, ReasonCode]] = deque()
@@ -171,7 +174,7 @@ class Link:
         if getattr(properties, "MaximumQoS", 1) == 0:
             self.ended = "the broker acknowledges nothing (it has no QoS 1)"
             return
-        self._connected = True
+        self._connected, self.opened = True, time.monotonic()
         self.largest = getattr(properties, "MaximumPacketSize", None)
         self.window = min(self.window, getattr(properties, "ReceiveMaximum", self.window))
 
@@ -179,6 +182,7 @@ class Link:
         self, client: Any, data: Any, flags: Any, reason: ReasonCode, properties: Properties | None
     ) -> None:
         said = flags.is_disconnect_packet_from_server
+        self.taken_over = said and reason.value == TAKEN_OVER
         # mosquitto 2.0 answers too large a message with a code that is none of a PUBACK's, and hangs up.
         nonsense = reason.getName() == "Protocol error" and not said
         self.closed = said or nonsense or reason.getName() == "Unspecified error"  # paho's name for a closed socket

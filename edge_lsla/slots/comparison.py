@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,6 +17,7 @@ from edge_lsla.slots.settings import SlotSettings
 Crop = NDArray[np.uint8]
 Answers = Sequence[tuple[Prediction, ...]]
 WARM_UP = 2  # pairs that are not timed: libraries allocate at first
+FEWEST_CALM = 3  # pairs whose median says something
 REMEMBERED = 1000  # times from which the percentiles are taken
 
 
@@ -80,21 +81,28 @@ class Comparison:
     Args:
         tried: the model on trial.
         known: the one to compare with.
+        windows: also given the times.
 
     Attributes:
         batches: how many were run.
         failures: of them, those on which the tried one raised or answered nonsense.
+        windows: see above.
     """
 
-    def __init__(self, tried: LoadedModel, known: LoadedModel) -> None:
-        self._tried, self._known = tried, known
-        self._times: deque[tuple[float, float]] = deque(maxlen=REMEMBERED)  # seconds of the tried and the known one
+    def __init__(self, tried: LoadedModel, known: LoadedModel, windows: Windows | None = None) -> None:
+        self._tried, self._known, self.windows = tried, known, windows
+        self._times: deque[tuple[float, ...]] = deque(maxlen=REMEMBERED)  # seconds of tried and known; 1 if calm
         self.batches = self.failures = 0
         self._crops = self._agreed = 0
         self._error = ""
 
-    def run(self, crops: Sequence[Crop]) -> float:
+    def run(self, crops: Sequence[Crop], calm: Callable[[], bool] = lambda: True) -> float:
         """Run a batch; return the seconds that it took.
+
+        Args:
+            crops: the batch.
+            calm: asked afterwards, whether neither of the models was used by others meanwhile: the one that answers may
+                have to be waited for, and the other not.
 
         Raises:
             Exception: whatever the known model raises; the batch does not count then.
@@ -110,7 +118,10 @@ class Comparison:
         self.batches += 1
         if answers is not None:
             if self.batches > WARM_UP:
-                self._times.append((seconds, known_seconds))
+                pair = (seconds, known_seconds, float(calm()))
+                self._times.append(pair)
+                if self.windows is not None:
+                    self.windows.add(pair)
             self._crops += len(crops)
             self._agreed += sum(a[0].label == b[0].label for a, b in zip(answers, known))
         return time.perf_counter() - begin
@@ -130,19 +141,20 @@ class Comparison:
         return None
 
     def problem(self, settings: SlotSettings) -> str | None:
-        """Say which limit was exceeded; None where none was."""
+        """Say which limit was exceeded, one of time in both halves of the batches; None where none was."""
+        times = list(self._times)
+        halves = [half for half in (times[: len(times) // 2], times[len(times) // 2 :]) if half]
+        slow = [
+            too_long([pair[0] for pair in half], settings) or too_slow(calm_of(half) or half, settings)
+            for half in halves
+        ]
+        return self.fault(settings) or (slow[-1] if slow and all(slow) else None)
+
+    def fault(self, settings: SlotSettings) -> str | None:
+        """Say which limit but those of time was exceeded; None where none was."""
         if self.failures > settings.error_limit * self.batches:
             return f"it failed on {self.failures} of {self.batches} batches, last with {self._error}"
-        figures = self.figures()
-        own, other = figures["p95_ms"], figures["known_p95_ms"]
-        if own is not None and settings.latency_limit_ms is not None and own > settings.latency_limit_ms:
-            return f"a batch takes it {own:.1f} ms (95th percentile), more than {settings.latency_limit_ms:g} ms"
-        if own is not None and own > settings.latency_ratio * other:
-            return (
-                f"a batch takes it {own:.1f} ms (95th percentile), the other model {other:.1f} ms; at most "
-                f"{settings.latency_ratio:g} times as much is allowed"
-            )
-        share = figures["agreement"]
+        share = self.figures()["agreement"]
         if share is not None and settings.agreement_limit is not None and share < settings.agreement_limit:
             return f"it names the same class for {share:.1%} of the crops, fewer than {settings.agreement_limit:.1%}"
         return None
@@ -150,20 +162,92 @@ class Comparison:
     def figures(self) -> dict[str, Any]:
         """Return what was measured, JSON-ready: batches, failures, crops, agreement, and times in milliseconds."""
         times = list(self._times)  # at once: another thread may ask while a batch is run
-        own, other = (percentile([pair[side] for pair in times]) for side in (0, 1))
+        sides = [[pair[side] for pair in times] for side in (0, 1)]
         return {
             "batches": self.batches,
             "failures": self.failures,
             "crops": self._crops,
             "agreement": round(self._agreed / self._crops, 4) if self._crops else None,
-            "p95_ms": own,
-            "known_p95_ms": other,
+            "p95_ms": percentile(sides[0]),
+            "known_p95_ms": percentile(sides[1]),
+            "median_ms": percentile(sides[0], 50),
+            "known_median_ms": percentile(sides[1], 50),
         }
 
 
-def percentile(seconds: Sequence[float]) -> float | None:
-    """Return the 95th percentile in milliseconds, or None without a value."""
-    return round(float(np.percentile(seconds, 95)) * 1000, 3) if seconds else None
+class Windows:
+    """Times of batches in windows, one after the other; only what is wrong in two in a row is told.
+
+    A busy moment of the machine fills one window at most.
+
+    Args:
+        seconds: how long a window is, at least.
+        batches: how many there are in it, at least.
+
+    Attributes:
+        closed: how many windows were.
+        suspected: what was wrong in the last of them; None: nothing.
+    """
+
+    def __init__(self, seconds: float, batches: int) -> None:
+        self._seconds, self._batches = seconds, batches
+        self._times: deque[tuple[float, ...]] = deque(maxlen=max(REMEMBERED, batches))
+        self._began = time.monotonic()
+        self.closed = 0
+        self.suspected: str | None = None
+
+    def add(self, times: tuple[float, ...]) -> None:
+        """Note the seconds of a batch."""
+        self._times.append(times)
+
+    def judge(self, find: Callable[[Sequence[tuple[float, ...]]], str | None]) -> str | None:
+        """Close the window if it is full, with what `find` says of its times; return that if the one before had it too.
+
+        The caller sees to it that no time is added meanwhile.
+        """
+        seconds = time.monotonic() - self._began
+        if seconds < self._seconds or len(self._times) < self._batches:
+            return None
+        before, self.suspected = self.suspected, find(list(self._times))
+        self._times.clear()
+        self._began = time.monotonic()
+        self.closed += 1
+        if before is None or self.suspected is None:
+            return None
+        return f"{self.suspected}; it was so in two windows in a row, the last of {seconds:.0f} s"
+
+
+def too_long(seconds: Sequence[float], settings: SlotSettings) -> str | None:
+    """Say that batches took longer than `latency_limit_ms`; None where they did not, or there is no limit."""
+    own, limit = percentile(seconds), settings.latency_limit_ms
+    if own is None or limit is None or own <= limit:
+        return None
+    return f"a batch takes it {own:.1f} ms (95th percentile of {len(seconds)}), more than {limit:g} ms"
+
+
+def calm_of(pairs: Sequence[tuple[float, ...]]) -> list[tuple[float, ...]]:
+    """Return the pairs that were measured while neither model was used by others; none where they are few."""
+    calm = [pair for pair in pairs if pair[2]]
+    return calm if len(calm) >= FEWEST_CALM else []
+
+
+def too_slow(pairs: Sequence[tuple[float, ...]], settings: SlotSettings) -> str | None:
+    """Say that batches took more than `latency_ratio` times as long as the other model's; None where they did not.
+
+    Medians: the two share a busy machine with everything else, and whom that holds up now and then is chance.
+    """
+    own, other = (percentile([pair[side] for pair in pairs], 50) for side in (0, 1))
+    if own is None or other is None or own <= settings.latency_ratio * other:
+        return None
+    return (
+        f"a batch takes it {own:.1f} ms (median of {len(pairs)}), the other model {other:.1f} ms; at most "
+        f"{settings.latency_ratio:g} times as much is allowed"
+    )
+
+
+def percentile(seconds: Sequence[float], percent: float = 95) -> float | None:
+    """Return the 95th or another percentile in milliseconds, or None without a value."""
+    return round(float(np.percentile(seconds, percent)) * 1000, 3) if seconds else None
 
 
 def _timed(model: LoadedModel, crops: Sequence[Crop]) -> tuple[Answers, float]:

@@ -12,7 +12,16 @@ from typing import Any
 
 import numpy as np
 
-from edge_lsla.slots.comparison import REMEMBERED, Answers, Comparison, Crop, LoadedModel, checked, percentile
+from edge_lsla.slots.comparison import (
+    REMEMBERED,
+    Answers,
+    Comparison,
+    Crop,
+    LoadedModel,
+    Windows,
+    checked,
+    percentile,
+)
 from edge_lsla.slots.state import Held
 
 log = logging.getLogger(__name__)
@@ -48,6 +57,7 @@ class Trial:
         began: on the monotonic clock.
         answered: live batches on probation.
         live: seconds of each of them.
+        windows: the same times; on probation only.
         failed: why the way back was taken, which is still to be recorded.
     """
 
@@ -59,6 +69,7 @@ class Trial:
     began: float = field(default_factory=time.monotonic)
     answered: int = 0
     live: deque[float] = field(default_factory=lambda: deque(maxlen=REMEMBERED))
+    windows: Windows | None = None
     failed: str = ""
 
     def figures(self) -> dict[str, Any]:
@@ -90,6 +101,7 @@ class Live:
         self._reopen = reopen
         self._offered: list[Crop] | None = None
         self._resume = 0.0  # when the trial may use the processor again
+        self._calls = 0  # of the model that answers
 
     def answer(self, crops: Sequence[Crop]) -> Answered:
         """Ask the model that answers.
@@ -101,6 +113,7 @@ class Live:
             with self.changed:
                 seat = self.seat
                 seat.users += 1
+                self._calls += 1
             begin = time.perf_counter()
             try:
                 answers = checked(seat.model.classify(crops), crops)
@@ -163,6 +176,8 @@ class Live:
             if trial.phase == "probation" and trial.seat is seat:
                 trial.answered += 1
                 trial.live.append(seconds)
+                if trial.windows is not None:
+                    trial.windows.add((seconds,))
             if trial.comparison is None or self._offered is not None or time.monotonic() < self._resume or not crops:
                 return
             self._offered = [np.array(crop) for crop in crops]  # the caller's may be memory that a camera writes to
@@ -176,10 +191,11 @@ class Live:
         """
         with self.changed:
             crops, trial = self._offered, self.trial
+            before = self._calls if self.seat.users == 0 else None
         if crops is None or trial is None or trial.comparison is None or trial.failed:
             return
         try:
-            seconds = trial.comparison.run(crops)
+            seconds = trial.comparison.run(crops, lambda: self._calls == before)
             self._resume = time.monotonic() + seconds * (1 / share - 1)
         finally:
             with self.changed:

@@ -32,7 +32,10 @@ class SlotSettings:
         shadow_share: the part of the time that the trial may use the processor beside the live model, 0 to 1.
         error_limit: the part of the batches in shadow that may fail, 0 to 1.
         latency_limit_ms: the largest 95th percentile of a batch's time, milliseconds; None sets no limit.
-        latency_ratio: the largest 95th percentile as a multiple of the active model's, on the same batches.
+        latency_ratio: the largest median of a batch's time as a multiple of the other model's, on the same batches.
+        latency_window_seconds: how long times are gathered on probation before they are judged, at least, and until
+            there are `probation_batches` of them; the two limits above must be exceeded in two such windows in a row.
+            At most half of `probation_seconds` is taken.
         agreement_limit: the least part of crops for which both models name the same class, 0 to 1; None sets no limit.
         probation_seconds: how long a new model is on probation, at least.
         probation_batches: batches that it answers on probation, at least.
@@ -54,6 +57,7 @@ class SlotSettings:
     error_limit: float = 0.0
     latency_limit_ms: float | None = None
     latency_ratio: float = 1.5
+    latency_window_seconds: float = 30.0
     agreement_limit: float | None = None
     probation_seconds: float = 600.0
     probation_batches: int = 20
@@ -67,7 +71,7 @@ class SlotSettings:
         for name in ("most_starts", "shadow_batches", "probation_batches"):
             if getattr(self, name) < 1:
                 raise UsageError("at least 1 is needed", name, "correct it")
-        for name in ("shadow_seconds", "probation_seconds"):
+        for name in ("shadow_seconds", "probation_seconds", "latency_window_seconds"):
             if not 0 <= getattr(self, name) <= 30 * 86400:
                 raise UsageError("a trial takes 0 seconds to 30 days", name, "correct it")
         for name in ("error_limit", "agreement_limit"):

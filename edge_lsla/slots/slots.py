@@ -22,7 +22,7 @@ from edge_lsla.slots.taking import compare_labels, copy_into, examine, unwritten
 
 log = logging.getLogger(__name__)
 
-Check = Callable[[Path], str]
+Check = Callable[[Path], "tuple[str, str]"]
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,8 @@ class Slots:
 
         Args:
             bundle: the file; the copy is what is verified.
-            check: more to verify, given the copy; it refuses by raising, and returns the precision that ran.
+            check: more to verify, given the copy; it refuses by raising, and returns the precision that ran and the
+                SHA-256 of its artifact.
 
         Raises:
             BundleError: it is not a bundle, damaged, or too large.
@@ -113,7 +114,8 @@ class Slots:
                 if active is not None and not self.settings.allow_other_labels:
                     compare_labels(copy, self.path / active.file)
                 if check is not None:
-                    held = dataclasses.replace(held, precision=check(copy))
+                    precision, artifact = check(copy)
+                    held = dataclasses.replace(held, precision=precision, artifact_sha256=artifact)
                 return self._store(temporary, held)
             except EdgeLslaError as error:  # who reads it knows the bundle, not the copy
                 where = str(error.where).replace(str(copy), str(bundle)) if error.where is not None else None
@@ -159,12 +161,8 @@ class Slots:
         state, changed = self._change(change)
         return changed is not state and changed.candidate is not None
 
-    def begin_trial(self, digest: str, precision: str = "") -> State:
+    def begin_trial(self, digest: str) -> State:
         """Let the candidate answer, on probation.
-
-        Args:
-            digest: the candidate's.
-            precision: in which it runs in the service; "" leaves what it was tested in.
 
         Raises:
             GateError: it is not the candidate any more.
@@ -175,7 +173,6 @@ class Slots:
             new = state.candidate
             if new is None or new.digest != digest or state.state != "steady":
                 raise GateError("it is not the candidate any more", digest, "look at: edge-lsla update --status")
-            new = dataclasses.replace(new, precision=precision or new.precision)
             trial = State(new, None, state.active, "trial", 0, state.history)
             return _noted(trial, "switched", new, "it passed its self-test and its time in shadow; it is on probation")
 
@@ -247,14 +244,22 @@ class Slots:
 
         self._change(change)
 
-    def ran(self, digest: str, precision: str) -> None:
-        """Note in which precision the active model answers; a record from before, or a recovered one, lacks it."""
+    def ran(self, held: Held) -> None:
+        """Note what of the active model or the candidate the service runs.
+
+        `update` may have tested another precision, and a record from before, or a recovered one, knows neither.
+        """
 
         def change(state: State) -> State:
-            active = state.active
-            if active is None or active.digest != digest or active.precision == precision:
-                return state
-            return dataclasses.replace(state, active=dataclasses.replace(active, precision=precision))
+            for role in ("active", "candidate"):
+                known = getattr(state, role)
+                if known is not None and known.digest == held.digest:
+                    file = known.file_sha256 or examine(self.path / known.file, self.settings).file_sha256
+                    ran = dataclasses.replace(
+                        known, precision=held.precision, artifact_sha256=held.artifact_sha256, file_sha256=file
+                    )
+                    return state if ran == known else dataclasses.replace(state, **{role: ran})
+            return state
 
         self._change(change)
 
@@ -310,7 +315,12 @@ class Slots:
         with files.opened(self.path, alone=True) as folder:
             state = self._read(folder)
             if state.active is not None and state.active.digest == held.digest:
-                self._repair(folder, temporary, state.active)
+                if self._repair(folder, temporary, state.active):  # maybe another file: signing changes no manifest
+                    state = dataclasses.replace(
+                        state, active=dataclasses.replace(state.active, file_sha256=held.file_sha256)
+                    )
+                    self._save(folder, state)
+                assert state.active is not None
                 return Candidate(state.active, waits=False)
             if state.state == "trial":
                 remedy = "wait until it is promoted or rolled back, or run: edge-lsla update --rollback"
@@ -329,16 +339,19 @@ class Slots:
             self._save(folder, state)
             return Candidate(held, waits=state.candidate is not None)
 
-    def _repair(self, folder: int, temporary: str, active: Held) -> None:
-        """Put a whole copy of the active model in the place of one that the disk damaged."""
+    def _repair(self, folder: int, temporary: str, active: Held) -> bool:
+        """Put a whole copy of the active model in the place of one that the disk damaged; return whether it was."""
         try:
             self.verified(active)
         except EdgeLslaError:
             files.put(folder, temporary, active.file)
+            return True
+        return False
 
 
 def _noted(state: State, what: str, held: Held, reason: str) -> State:
-    return state.noted(Entry(round(time.time(), 3), what, held.name, held.digest, reason, held.precision))
+    about = (held.precision, held.file_sha256, held.artifact_sha256)
+    return state.noted(Entry(round(time.time(), 3), what, held.name, held.digest, reason, *about))
 
 
 def _refused(state: State, reason: str) -> State:

@@ -17,6 +17,7 @@ LONGEST_TEXT = 500
 LATEST = 253_402_214_400.0  # the last day of the year 9999, which is where dates end
 
 _DIGEST = re.compile("[0-9a-f]{64}")
+_SHOWN_DIGEST = 12  # characters
 
 
 @dataclass(frozen=True)
@@ -27,18 +28,27 @@ class Held:
         slot: "a" or "b".
         digest: the bundle's `Manifest.sha256`, which says what it holds, signed or not.
         name: the model's.
-        precision: in which it last ran here, "fp32", "fp16" or "int8"; "" where that is not known.
+        precision: in which it last ran here, "fp32", "fp16" or "int8"; "" where that is not known, as below.
+        file_sha256: SHA-256 of the bundle's file, as `sha256sum` tells it.
+        artifact_sha256: SHA-256 of the artifact that last ran here, which is the `engine` of events.
     """
 
     slot: str
     digest: str
     name: str
     precision: str = ""
+    file_sha256: str = ""
+    artifact_sha256: str = ""
 
     @property
     def file(self) -> str:
         """The slot's file, in the folder of the slots."""
         return f"{self.slot}.lsla"
+
+    @property
+    def title(self) -> str:
+        """What tells it from others of its name."""
+        return _title(self)
 
 
 @dataclass(frozen=True)
@@ -48,7 +58,7 @@ class Entry:
     Attributes:
         time: seconds since the epoch.
         what: "installed", "refused", "switched", "promoted", "rolled back" or "recovered".
-        name, digest, precision: of the model; see `Held`.
+        name, digest, precision, file_sha256, artifact_sha256: of the model; see `Held`.
         reason: one sentence.
     """
 
@@ -58,6 +68,13 @@ class Entry:
     digest: str
     reason: str
     precision: str = ""
+    file_sha256: str = ""
+    artifact_sha256: str = ""
+
+    @property
+    def title(self) -> str:
+        """What tells its model from others of that name."""
+        return _title(self)
 
 
 @dataclass(frozen=True)
@@ -69,7 +86,7 @@ class State:
         candidate: a model that waits, or runs in shadow.
         previous: the model to go back to.
         state: "trial" while `active` is on probation, else "steady".
-        starts: how often the service was started with the model that is being tried.
+        starts: how often the service was started with the model that is being tried; 0 while a candidate waits.
         history: the last entries, oldest first.
     """
 
@@ -79,6 +96,15 @@ class State:
     state: str = "steady"
     starts: int = 0
     history: tuple[Entry, ...] = field(default=())
+
+    @property
+    def phase(self) -> str:
+        """What the last service to run does, or did when it was killed: "steady", "waits", "shadow" or "probation"."""
+        if self.state == "trial":
+            return "probation"
+        if self.candidate is None:
+            return "steady"
+        return "shadow" if self.starts else "waits"
 
     def noted(self, entry: Entry) -> State:
         """Return the same with one more entry."""
@@ -121,15 +147,24 @@ def _held(value: Any) -> Held | None:
     if value is None:
         return None
     held = Held(**value)
-    texts = isinstance(held.name, str) and isinstance(held.precision, str)
-    if held.slot not in SLOTS or not _DIGEST.fullmatch(held.digest) or not texts:
+    texts = (held.name, held.precision, held.file_sha256, held.artifact_sha256)
+    fits = held.slot in SLOTS and _DIGEST.fullmatch(held.digest)
+    if not fits or not all(isinstance(text, str) for text in texts):
         raise ValueError("not a slot")
     return held
 
 
 def _entry(value: Any) -> Entry:
     entry = Entry(**value)
-    texts = (entry.what, entry.name, entry.digest, entry.reason, entry.precision)
+    texts = (value for name, value in vars(entry).items() if name != "time")
     if not all(isinstance(text, str) for text in texts) or not 0 <= entry.time < LATEST:
         raise ValueError("not an entry")
     return entry
+
+
+def _title(model: Held | Entry) -> str:
+    """Return name, beginnings of digests, each with what it is of, and precision; the manifest's where no other is."""
+    file, artifact = model.file_sha256[:_SHOWN_DIGEST], model.artifact_sha256[:_SHOWN_DIGEST]
+    about = [f"file {file}" if file else f"manifest {model.digest[:_SHOWN_DIGEST]}"]
+    about += [f"artifact {artifact}"] if artifact else []
+    return f"{model.name} ({', '.join([*about, *filter(None, [model.precision])])})"

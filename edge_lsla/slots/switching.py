@@ -13,7 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from edge_lsla.errors import AccuracyError, EdgeLslaError, GateError, UsageError
-from edge_lsla.slots.comparison import Answers, Comparison, Crop, LoadedModel, percentile
+from edge_lsla.slots.comparison import (
+    Answers,
+    Comparison,
+    Crop,
+    LoadedModel,
+    Windows,
+    calm_of,
+    too_long,
+    too_slow,
+)
 from edge_lsla.slots.live import Answered, Live, Seat, Trial
 from edge_lsla.slots.slots import Slots
 from edge_lsla.slots.state import Held, State
@@ -74,7 +83,7 @@ class SwitchingModel:
         self._history = _newest(state)
         self._live = self._first(state)
         with contextlib.suppress(EdgeLslaError):  # a disk that cannot be written to
-            self._slots.ran(self._live.seat.held.digest, self._live.seat.held.precision)
+            self._slots.ran(self._live.seat.held)
 
     @property
     def model(self) -> LoadedModel:
@@ -94,13 +103,14 @@ class SwitchingModel:
     def describe(self) -> dict[str, Any]:
         """Return what is going on, JSON-ready.
 
-        `slot`, `name`, `digest` (of the artifact) and `phase` ("steady", "shadow" or "probation"); in a trial also
-        `tried` (the name) and `figures`; `history`, the last entries of the slots' record, newest first; `problem`, a
-        sentence or None.
+        `slot`, `name`, `digest` (of the artifact), `file_sha256` (of the bundle) and `phase` ("steady", "shadow" or
+        "probation"); in a trial also `tried` (the name) and `figures`; `history`, the last entries of the slots'
+        record, newest first; `problem`, a sentence or None.
         """
         with self._live.changed:
             trial, seat = self._live.trial, self._live.seat
         values: dict[str, Any] = {"slot": seat.held.slot, "name": seat.held.name, "digest": seat.model.digest}
+        values["file_sha256"] = seat.held.file_sha256
         values["phase"] = "steady" if trial is None else trial.phase
         if trial is not None:
             values |= {"tried": trial.seat.held.name, "figures": trial.figures()}
@@ -202,6 +212,8 @@ class SwitchingModel:
         except Exception as error:
             self._refuse(held, str(error), {})
             return
+        with contextlib.suppress(EdgeLslaError):  # as at the start
+            self._slots.ran(seat.held)
         live = self._live.seat
         self._live.begin(Trial(seat, live, live.held, comparison=Comparison(seat.model, live.model)))
 
@@ -221,12 +233,13 @@ class SwitchingModel:
 
     def _switch(self, trial: Trial) -> None:
         try:
-            self._slots.begin_trial(trial.seat.held.digest, trial.seat.held.precision)
+            self._slots.begin_trial(trial.seat.held.digest)
         except GateError:  # it was withdrawn in this moment: the next look at the slots says so
             return
         before = self._live.seat
         figures = trial.figures()
-        probation = Trial(trial.seat, before, before.held, "probation", Comparison(trial.seat.model, before.model))
+        comparison = Comparison(trial.seat.model, before.model, self._windows())
+        probation = Trial(trial.seat, before, before.held, "probation", comparison, windows=self._windows())
         self._live.exchange(trial.seat, probation)
         share = figures["agreement"]
         agrees = "" if share is None else f"; it names the same class as the model before for {share:.1%} of the crops"
@@ -241,19 +254,22 @@ class SwitchingModel:
 
     def _judge_probation(self, trial: Trial) -> None:
         settings, comparison = self._settings, trial.comparison
+        assert trial.windows is not None  # on probation there always are
         with self._live.changed:
-            live, answered = percentile(list(trial.live)), trial.answered
+            answered = trial.answered
+            problem = trial.windows.judge(lambda times: too_long([own for (own,) in times], settings))
+            settled = trial.windows.closed > 0 and trial.windows.suspected is None
         if answered < settings.probation_batches:
             return
-        problem, limit = None, settings.latency_limit_ms
-        if live is not None and limit is not None and live > limit:
-            problem = f"a live batch takes it {live:.1f} ms (95th percentile), more than {limit:g} ms"
-        elif comparison is not None and comparison.batches >= settings.probation_batches:
-            problem = comparison.problem(settings)
+        if problem is None and comparison is not None and comparison.windows is not None:
+            problem = comparison.windows.judge(lambda pairs: too_slow(calm_of(pairs), settings))
+            settled = settled and comparison.windows.suspected is None
+            if problem is None and comparison.batches >= settings.probation_batches:
+                problem = comparison.fault(settings)
         if problem is not None:
             if not self._live.fall_back(trial, problem):
                 raise EdgeLslaError("the model before cannot be opened again", trial.other_held.file, problem)
-        elif time.monotonic() - trial.began >= settings.probation_seconds:
+        elif settled and time.monotonic() - trial.began >= settings.probation_seconds:
             with self._live.changed:
                 if trial.failed:
                     return  # in this moment: to be settled
@@ -264,6 +280,11 @@ class SwitchingModel:
             finally:
                 self._live.close(trial.other)
             self._tell(Outcome("promoted", trial.seat.held, reason, trial.figures()))
+
+    def _windows(self) -> Windows:
+        settings = self._settings
+        seconds = min(settings.latency_window_seconds, settings.probation_seconds / 2)
+        return Windows(seconds, settings.probation_batches)
 
     def _settle(self) -> None:
         """Record that the way back was taken, and close the model that failed."""
@@ -300,7 +321,7 @@ class SwitchingModel:
         except BaseException:
             model.close()
             raise
-        return Seat(dataclasses.replace(held, precision=model.precision), model)
+        return Seat(dataclasses.replace(held, precision=model.precision, artifact_sha256=model.digest), model)
 
     def _first(self, state: State) -> Live:
         """Open the active model, or what the other slot holds."""
@@ -323,12 +344,12 @@ class SwitchingModel:
             return Live(seat, None, self._open)
         trial = None
         if tried and state.previous is not None:
-            trial = Trial(seat, None, state.previous, "probation")
+            trial = Trial(seat, None, state.previous, "probation", windows=self._windows())
             free = free_memory_mb()
             if free is None or free >= self._settings.spare_memory_mb:
                 with contextlib.suppress(Exception):  # it is opened when it is needed, and that then says why not
                     trial.other = other = self._open(state.previous)
-                    trial.comparison = Comparison(seat.model, other.model)
+                    trial.comparison = Comparison(seat.model, other.model, self._windows())
         return Live(seat, trial, self._open)
 
 

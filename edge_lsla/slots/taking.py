@@ -71,7 +71,7 @@ def examine(path: Path, settings: SlotSettings) -> Held:
     trusted = trusted_keys(settings.trusted_keys) if settings.require_signature else None
     with open_bundle(path, require_signature=settings.require_signature, trusted=trusted) as bundle:
         slot = path.stem if path.stem in SLOTS else SLOTS[0]
-        return Held(slot, bundle.manifest.sha256(), bundle.manifest.name)
+        return Held(slot, bundle.manifest.sha256(), bundle.manifest.name, file_sha256=bundle.file_sha256)
 
 
 def compare_labels(new: Path, active: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import html
 import logging
 import math
 import re
@@ -31,7 +32,7 @@ MOST_EVENTS = 500
 MOST_HOURS = 24 * 366
 MOST_FORM_BYTES = 4096
 WRONG = '<p class="bad" role="alert">That is not the token.</p>'
-MESSAGE = "<!-- message -->"
+MESSAGE, DEVICE = "<!-- message -->", "<!-- device -->"
 
 
 def create_app(view: View, settings: StatusSettings, token: str | None) -> ASGIApp:
@@ -40,7 +41,8 @@ def create_app(view: View, settings: StatusSettings, token: str | None) -> ASGIA
     answers = _Answers(view, settings)
     # Read once: no request ever names a file.
     files = {path.name: path.read_bytes() for path in sorted(PAGE.iterdir()) if path.suffix in MEDIA}
-    sign_in = files.pop("sign-in.html").decode()
+    device = f" · {html.escape(view.device)}" if view.device else ""
+    sign_in = files.pop("sign-in.html").decode().replace(DEVICE, device)
     page = files.pop("index.html")
 
     async def give_page(request: Request) -> Response:

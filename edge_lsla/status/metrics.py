@@ -66,7 +66,8 @@ class _Health(Collector):
         yield _gauge("problems", "Problems that the service reports", (), [((), len(health.get("problems") or ()))])
         model = health.get("model") or {}
         values = tuple(_text(model.get(label)) for label in MODEL_LABELS)
-        yield _gauge("model_info", "The model that watches", MODEL_LABELS, [(values, 1)])
+        about = "The model that watches; digest: SHA-256 of the artifact that runs"
+        yield _gauge("model_info", about, MODEL_LABELS, [(values, 1)])
         for group, label, name, kind, text, key in LISTED:
             rows = {_text(row.get("name")): _number(row.get(key)) for row in health.get(group) or ()}
             yield _family(name, kind, text, (label,), [((row,), value) for row, value in rows.items()])

@@ -20,7 +20,13 @@ log = logging.getLogger(__name__)
 
 
 class View(Protocol):
-    """The running service, as the status page sees it; asked from several threads at once."""
+    """The running service, as the status page sees it; asked from several threads at once.
+
+    Attributes:
+        device: its name, which also whoever has not yet signed in is shown; "" for none.
+    """
+
+    device: str
 
     def health(self) -> dict[str, Any]:
         """Return how the service is: the keys that `metrics.py` and `page/health.js` read, JSON-ready."""

@@ -66,6 +66,8 @@ def inspect(
         result = {
             "bundle": str(bundle),
             "digest": opened.digest,
+            "file_sha256": opened.file_sha256,
+            "manifest_sha256": opened.manifest.sha256(),
             "origin": examine_origin(opened).to_dict(),
             "manifest": opened.manifest.to_dict(),
         }

@@ -51,7 +51,7 @@ def records_export(
 ) -> dict[str, Any]:
     """Write events, effort or gaps as CSV or JSON Lines, or all as a Camera Trap Data Package; whole or absent."""
     from edge_lsla.records.camtrap import Survey, export_camtrap
-    from edge_lsla.records.device_name import FILE, read_device
+    from edge_lsla.records.device_name import FILE, NAME, read_device
     from edge_lsla.records.exports import COLUMNS, export_csv, export_jsonl
     from edge_lsla.records.reader import Reader
 
@@ -63,13 +63,19 @@ def records_export(
     if form == "camtrap-dp" and what != "events":
         remedy = "leave --what out, or write a .csv: deployments.csv in the package has the effort"
         raise UsageError("a data package is exported whole", "--what", remedy)
-    if device is not None and not device.isprintable():
-        raise UsageError("not the name of a device", "--device", "give one line of text")
+    if device is not None and not NAME.fullmatch(device):
+        remedy = "give it as `device` in the configuration: letters, digits, '.', '_' and '-', at most 64"
+        raise UsageError(f"not the name of a device: {device[:80]!r}", "--device", remedy)
+    if form != "camtrap-dp" and (place or name):
+        remedy = "leave it out, or write a .zip"
+        raise UsageError("this is for a data package", "--place" if place else "--name", remedy)
     inside = folder.resolve() in output.resolve().parents
     ours = output.name.startswith("events.") or output.name == FILE
     if inside and (ours or output.resolve().parent != folder.resolve()):
         raise UsageError("the output would lie among the records", output, "choose another folder")
     begin, end = _time(since, "--since"), _time(until, "--until")
+    if begin is not None and end is not None and begin >= end:
+        raise UsageError("no time lies in between", "--since and --until", "give an earlier --since")
     with Reader(folder) as reader:
         device = device or read_device(folder)
         if form == "camtrap-dp":
@@ -79,8 +85,10 @@ def records_export(
         else:
             export = export_csv if form == "csv" else export_jsonl
             rows = {what: export(reader, output, begin, end, what, device)}
-    told = ", ".join(f"{number} {'spans of effort' if each == 'effort' else each}" for each, number in rows.items())
+    told = ", ".join(f"{number} {_counted(each, number)}" for each, number in rows.items())
     say().print(f"{visible(output)}: {told}")
+    if device is None:
+        say().print("the records do not say which device made them, and the table lacks it; give --device")
     return {"output": str(output), "format": form, "device": device, "rows": rows}
 
 
@@ -114,6 +122,13 @@ def records_list(
         about = f"{event['source']}: {event['label'] or ''}{sure}"
         say().print(f"{utc(event['time'])}  {event['kind']:8} {visible(about)}")
     return {"events": events}
+
+
+def _counted(table: str, number: int) -> str:
+    """Return what a table's rows are, in words."""
+    if number == 1:
+        return {"effort": "span of effort", "media": "medium"}.get(table, table[:-1])
+    return "spans of effort" if table == "effort" else table
 
 
 def _time(text: str | None, option: str) -> float | None:

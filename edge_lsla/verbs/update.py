@@ -15,19 +15,26 @@ from edge_lsla.verbs.opening import Backend, Precision, Rebuild, Threads
 if TYPE_CHECKING:
     from edge_lsla.slots.settings import SlotSettings
     from edge_lsla.slots.slots import Slots
-    from edge_lsla.slots.state import Entry, Held, State
+    from edge_lsla.slots.state import State
 
 FOLDER = "models"  # in the service's data folder
 POLL_SECONDS = 0.5
 SHOWN = 5  # entries of the history
-SHOWN_DIGEST = 12  # characters
+PHASES = {
+    "steady": "nothing is tried",
+    "waits": "waits for the service to try it",
+    "shadow": "in shadow",
+    "probation": "on probation",
+}
 
 
 def update(
     bundle: Annotated[Optional[Path], typer.Argument(help="The new model, NAME.lsla.")] = None,
     config: Annotated[Optional[Path], typer.Option(help="The service's configuration, which names the data.")] = None,
     data: Annotated[Optional[Path], typer.Option(help="The service's data folder, instead of --config.")] = None,
-    status: Annotated[bool, typer.Option("--status", help="Say what is in the slots.")] = False,
+    status: Annotated[
+        bool, typer.Option("--status", help="Say what is in the slots, and what happened; --json has it all.")
+    ] = False,
     rollback: Annotated[bool, typer.Option("--rollback", help="Go back to the model before.")] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Wait until the service has tried it.")] = False,
     timeout: Annotated[float, typer.Option(min=1, help="Wait at most so many seconds.")] = 3600.0,
@@ -45,6 +52,8 @@ def update(
     if wait and bundle is None:
         raise UsageError("there is nothing to wait for", "--wait", "give a bundle too")
     slots, choices = _slots(config, data)
+    if bundle is not None:
+        _check_choices(choices, backend, precision)
     if status:
         return _show(slots.state())
     if rollback:
@@ -52,13 +61,13 @@ def update(
     assert bundle is not None
     if choices:
         backend, precision, threads, rebuild = (
-            choices["backend"] if backend == "auto" else backend,
-            precision or choices["precision"],
+            choices["backend"],
+            choices["precision"],
             threads or choices["threads"],
             rebuild and choices["rebuild"],
         )
 
-    def selftest(copy: Path) -> str:
+    def selftest(copy: Path) -> tuple[str, str]:
         from edge_lsla.engine_building import rebuild_here
         from edge_lsla.runner.model import load
 
@@ -70,19 +79,20 @@ def update(
                 f"logits differ by {test.max_abs_difference:.3g}, more than {test.tolerance:.3g}", copy,
                 "this device computes other numbers; rebuild the bundle for it, or choose another precision",
             )  # fmt: skip
-        say().print(f"self-test: {test.images} images, logits differ by {test.max_abs_difference:.3g}", style="dim")
-        return model.artifact.precision
+        ran, differ = model.artifact.precision, f"logits differ by {test.max_abs_difference:.3g}"
+        say().print(f"self-test in {ran}: {test.images} images, {differ}", style="dim")
+        return ran, model.artifact.sha256
 
     before = time.time()
     candidate = slots.install(bundle, selftest)
     held = candidate.held
     if candidate.waits:
-        say().print(f"{bundle}: {visible(held.name)} waits in slot {held.slot} for the service to try it")
+        say().print(f"{bundle}: {visible(held.title)} waits in slot {held.slot} for the service to try it")
     else:
-        say().print(f"{bundle}: {visible(held.name)} is the active model, in slot {held.slot}")
+        say().print(f"{bundle}: {visible(held.title)} is the active model, in slot {held.slot}")
     result = {"waits": candidate.waits, "digest": held.digest, **_dict(slots.state())}
     if wait and candidate.waits:
-        result |= _wait(slots, held.digest, before, timeout)
+        result |= _wait(slots, held.digest, before, timeout, known=config is not None)
     return result
 
 
@@ -106,9 +116,26 @@ def _slots(config: Path | None, data: Path | None) -> tuple[Slots, dict[str, Any
     return Slots(data / FOLDER, settings), choices
 
 
-def _wait(slots: Slots, digest: str, since: float, timeout: float) -> dict[str, Any]:
-    """Follow a candidate until the service has promoted it, or gave it up."""
-    deadline, seen = time.monotonic() + timeout, 0
+def _check_choices(choices: dict[str, Any], backend: str, precision: str | None) -> None:
+    """Refuse what the service would not heed; warn where its configuration is not known.
+
+    Raises:
+        UsageError: the configuration says otherwise.
+    """
+    given = {"backend": None if backend == "auto" else backend, "precision": precision}
+    for name, value in given.items():
+        if value is None or (choices and value == choices[name]):
+            continue
+        what, remedy = f"the service runs the {name} of its configuration", f"set model.{name} there"
+        if choices:
+            raise UsageError(what, f"--{name}", remedy)
+        say().print(f"{what}: {remedy}; --{name} is for the self-test here only", style="yellow")
+
+
+def _wait(slots: Slots, digest: str, since: float, timeout: float, known: bool) -> dict[str, Any]:
+    """Follow a candidate until the service has promoted it, or gave it up; `known`: the slots' settings are its own."""
+    deadline, seen, phase = time.monotonic() + timeout, 0, ""
+    say().print(f"waiting at most {timeout:g} s", style="dim")
     with progress("trying") as step:
         while True:
             state = slots.state()
@@ -117,6 +144,11 @@ def _wait(slots: Slots, digest: str, since: float, timeout: float) -> dict[str, 
                 say().print(f"{entry.what}: {visible(entry.reason)}")
             seen = len(told)
             last = told[-1] if told else None
+            if state.phase not in (phase, "steady") and digest in (
+                held.digest for held in (state.active, state.candidate) if held
+            ):
+                phase = state.phase
+                say().print(_doing(phase, slots.settings if known else None))
             if last is not None and last.what == "promoted":
                 return {"outcome": last.what, "reason": last.reason, **_dict(state)}
             if last is not None and last.what in ("refused", "rolled back"):
@@ -125,29 +157,38 @@ def _wait(slots: Slots, digest: str, since: float, timeout: float) -> dict[str, 
             if left <= 0:
                 remedy = "see whether the service runs, and sees anything: systemctl status edge-lsla"
                 raise EdgeLslaError(f"the service did not decide within {timeout:g} s", slots.path, remedy)
-            step(round(timeout - left), round(timeout), state.state)
+            step(round(timeout - left), round(timeout), PHASES[state.phase])
             time.sleep(min(POLL_SECONDS, left))
 
 
 def _show(state: State) -> dict[str, Any]:
     for role in ("active", "candidate", "previous"):
         held = getattr(state, role)
-        trial = ", on probation" if role == "active" and state.state == "trial" else ""
-        said = "none" if held is None else f"{_named(held)} in slot {held.slot}{trial}"
-        say().print(f"{role + ':':<11}{said}")
+        tried = role == ("active" if state.state == "trial" else "candidate")
+        said = "none" if held is None else f"{visible(held.title)} in slot {held.slot}"
+        say().print(f"{role + ':':<11}{said}" + (f", {PHASES[state.phase]}" if tried and held is not None else ""))
+    older = len(state.history) - SHOWN
+    if older > 0:
+        say().print(f"{older} older entries: --json shows them", style="dim")
     for entry in state.history[-SHOWN:]:
         when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(entry.time))
-        say().print(f"{when}  {entry.what}: {_named(entry)}: {visible(entry.reason)}", style="dim")
+        say().print(f"{when}  {entry.what}: {visible(entry.title)}: {visible(entry.reason)}", style="dim")
     return _dict(state)
 
 
-def _named(model: Held | Entry) -> str:
-    """Return what tells a model from others of its name: its digest, and in which precision it ran."""
-    about = ", ".join(filter(None, (model.digest[:SHOWN_DIGEST], visible(model.precision))))
-    return f"{visible(model.name)} ({about})"
+def _doing(phase: str, settings: SlotSettings | None) -> str:
+    """Say what is going on, and how long it takes at least, where that is known."""
+    least = {} if settings is None else {
+        "shadow": (settings.shadow_seconds, settings.shadow_batches),
+        "probation": (settings.probation_seconds, settings.probation_batches),
+    }  # fmt: skip
+    if phase not in least:
+        return PHASES[phase]
+    seconds, batches = least[phase]
+    return f"{PHASES[phase]}, for at least {seconds:g} s and {batches} batches"
 
 
 def _dict(state: State) -> dict[str, Any]:
     values = state.to_dict()
     del values["version"]
-    return values
+    return {**values, "phase": state.phase}

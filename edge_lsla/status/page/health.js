@@ -28,7 +28,7 @@ export function showTiles(place, health, individuals) {
 export function showHealth(place, health) {
   const { model = {}, store = {}, queues = {}, pace = {} } = health;
   const limit = typeof pace?.rate === "number" ? (pace.rate === 0 ? "paused" : `at most ${number(pace.rate, 2)} frames/s`) : "every frame";
-  const digest = element("span", { className: "digest" }, String(model?.digest ?? "").slice(0, 16) || NONE);
+  const digest = (value) => element("span", { className: "digest", title: value ?? "" }, String(value ?? "").slice(0, 16) || NONE);
   fill(
     place,
     panel("Cameras", rows(["camera", "frames/s", "dropped", "gaps"], health.cameras ?? [], (one) =>
@@ -47,13 +47,15 @@ export function showHealth(place, health) {
       ["not yet delivered", number(store?.undelivered)],
       ["size", bytes(store?.bytes)],
       ["free on disk", bytes(store?.free_bytes)],
+      ...(health.reservoir ? [["sample to calibrate with", sample(health.reservoir)]] : []),
     ])),
     panel("Model", facts([
       ["name", model?.name ?? NONE],
       ["slot", model?.slot ?? NONE],
       ["precision", model?.precision ?? NONE],
       ["backend", model?.backend ?? NONE],
-      ["digest", digest],
+      ["file", digest(model?.file_sha256)],
+      ["artifact", digest(model?.digest)],
       ...(health.drift ? [["drift", String(health.drift.sentence ?? NONE).replace(/^drift: /, "")]] : []),
     ]), ...updates(model?.history ?? [])),
     panel("Device", facts([
@@ -66,14 +68,19 @@ export function showHealth(place, health) {
   );
 }
 
-// What happened to models, newest first; whose digest is the bundle's, and not that of what runs of it.
+// What happened to models, newest first.
 function updates(history) {
   if (!history.length) return [];
   return [element("h4", {}, "Updates"), rows(["when", "what", "model"], history, (one) => [
     moment(one.time * 1000),
     one.what,
-    element("span", { className: "digest", title: one.reason ?? "" }, named(one.name, one.digest, one.precision)),
+    element("span", { className: "digest", title: one.reason ?? "" }, named(one.name, one)),
   ], "")];
+}
+
+// Say how many pictures the reservoir has, of how many crops that were drawn.
+function sample({ seen = 0, size = 0 }) {
+  return `${many(Math.min(seen, size), "picture")} of ${many(seen, "crop")} drawn, at most ${number(size)}`;
 }
 
 function panel(title, ...content) {

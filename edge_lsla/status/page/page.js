@@ -52,6 +52,7 @@ async function renewRecent() {
 function showState() {
   const lost = service.lost;
   const problems = lost ? [] : [...(health?.problems ?? [])];
+  if (!lost && health?.drift?.noted?.length) problems.push(`${health.drift.sentence}.`); // no failure, so not in problems
   const ahead = service.ahead / 1000;
   if (health !== null && Math.abs(ahead) > CLOCKS_DIFFER) {
     problems.push(`The clock of this device is ${duration(Math.abs(ahead))} ${ahead > 0 ? "ahead of" : "behind"} yours.`);

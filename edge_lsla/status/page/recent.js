@@ -53,8 +53,8 @@ class Card {
     const at = last.time * 1000;
     const ago = element("time", { dateTime: isoTime(at), title: moment(at, true) }, age((service.now() - at) / 1000));
     if (last.kind === "model") {
-      const { name, slot, bundle, precision, what, why } = last.details ?? {};
-      const said = element("div", { className: "muted clip", title: why ?? "" }, named(name ?? slot ?? "", bundle, precision));
+      const { name, slot, bundle, what, why } = last.details ?? {};
+      const said = element("div", { className: "muted clip", title: why ?? "" }, named(name ?? slot ?? "", { ...last.details, digest: bundle }));
       fill(this.words, element("b", {}, UPDATES[what] ?? "Another model watches"), said, element("div", { className: "muted" }, ago));
       return;
     }

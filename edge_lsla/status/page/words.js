@@ -67,8 +67,10 @@ export function percent(value) {
   return typeof value === "number" ? `${number(value * 100)} %` : NONE;
 }
 
-// What tells a model from others of its name; records of before lack the rest.
-export function named(name, digest, precision) {
-  const about = [String(digest ?? "").slice(0, 12), precision].filter(Boolean).join(", ");
+// What tells a model from others of its name: the bundle's file and the artifact that ran; records of before know of
+// the bundle only its manifest's digest, or nothing at all.
+export function named(name, { digest, file_sha256: file, artifact_sha256: artifact, precision }) {
+  const start = (what, value) => value && `${what} ${String(value).slice(0, 12)}`;
+  const about = [start("file", file) || start("manifest", digest), start("artifact", artifact), precision].filter(Boolean).join(", ");
   return about ? `${name} (${about})` : String(name);
 }
