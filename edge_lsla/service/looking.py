@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edge_lsla.errors import SourceError
-from edge_lsla.events import Box, Effort, Event
+from edge_lsla.events import STOPPED, Box, Effort, Event, Gap
 from edge_lsla.service.recording import Item, Recorded
 from edge_lsla.service.shared_engine import EngineError, SharedEngine, Ticket
 from edge_lsla.service.stages import Pulse
@@ -135,10 +135,7 @@ class Looking:
                 self.end()
                 if self._recording:
                     self.ended = True
-                for _ in range(0 if self.ended else RETRY_SECONDS):
-                    if pulse.wait(1.0):
-                        return
-                if not self.ended:
+                elif not self._rest(pulse):
                     self._begin_anew()
 
     @property
@@ -150,6 +147,14 @@ class Looking:
         """Ask for at most so many frames a second; see `SupervisedCamera.pace`."""
         self._pace = rate
         self.camera.pace(rate)
+
+    def _rest(self, pulse: Pulse) -> bool:
+        """Wait until it is time to begin anew, which is a gap; return whether the stage should end."""
+        began, steady = time.time(), time.monotonic()
+        ending = any(pulse.wait(1.0) for _ in range(RETRY_SECONDS))
+        seconds = time.monotonic() - steady
+        self._put(Gap(self._finding.source, began, began + seconds, self.lost, (STOPPED,), seconds))
+        return ending
 
     def _begin_anew(self) -> None:
         self._gaps_before = self.gaps
