@@ -104,12 +104,19 @@ def test_wrong_settings_are_refused(wrong: dict[str, float]) -> None:
 def test_stages_that_hang_again_and_again_end_the_service() -> None:
     release = threading.Event()
     stages = Stages(StageSettings(restarts_per_minute=1000, hang_seconds=0.05))
-    stages.start("engine", lambda pulse: None if release.wait(60) else None)
+
+    def hang(pulse: Pulse) -> None:
+        release.wait(60)
+
+    def watch() -> None:
+        for _ in range(200):
+            time.sleep(0.05)
+            stages.check()
+
+    stages.start("engine", hang)
     try:
         with pytest.raises(StageError, match="hang again and again, 4 times"):
-            for _ in range(200):
-                time.sleep(0.05)
-                stages.check()
+            watch()
     finally:
         release.set()
         stages.stop()
