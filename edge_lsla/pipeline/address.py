@@ -120,11 +120,11 @@ def mask(text: str) -> str:
     rest = _SEGMENT.sub(r"\1***", _SECRET.sub(r"\1***", rest))
     if not start:
         return rest
-    path, mark, query = rest.partition("?")
-    if not mark:
-        path, mark, query = rest.partition("#")
-    host, slash, path = path.partition("/")
-    return start + host + slash + _PAIR.sub(r"\1***", path) + mark + _VALUE.sub(_shown, query)
+    rest, fragment, _ = rest.partition("#")
+    rest, mark, query = rest.partition("?")
+    host, slash, path = rest.partition("/")
+    shown = start + host + slash + _PAIR.sub(r"\1***", path) + mark + _VALUE.sub(_shown, query)
+    return shown + (fragment and "#***")
 
 
 def _shown(value: re.Match[str]) -> str:
