@@ -98,3 +98,17 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     skipped = len(terminalreporter.stats.get("skipped", []))
     if skipped:
         terminalreporter.write_line(f"{skipped} tests were SKIPPED: the lines above say what this machine lacks")
+
+
+@pytest.fixture(scope="module")
+def counting(checkpoint: Path, pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny model in INT8 with counters, and in FP32."""
+    from typer.testing import CliRunner
+
+    import cli
+
+    path = tmp_path_factory.mktemp("counting") / "tiny.lsla"
+    arguments = ["build-engine", checkpoint, "-o", path, "--precision", "int8,fp32", "--data", pictures, "--counters"]
+    result = CliRunner().invoke(cli.app, [str(a) for a in arguments])
+    assert result.exit_code == 0, result.output
+    return path

@@ -9,24 +9,11 @@ import numpy as np
 import onnx
 import pytest
 from PIL import Image, ImageOps
-from typer.testing import CliRunner
 
 from edge_lsla import load
 from edge_lsla.bundle import open_bundle
 from edge_lsla.errors import UsageError
 from edge_lsla.preprocessing import to_tensor
-
-
-@pytest.fixture(scope="module")
-def counting(checkpoint: Path, pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny model in INT8 with counters, and in FP32."""
-    import cli
-
-    path = tmp_path_factory.mktemp("counting") / "tiny.lsla"
-    arguments = ["build-engine", checkpoint, "-o", path, "--precision", "int8,fp32", "--data", pictures, "--counters"]
-    result = CliRunner().invoke(cli.app, [str(a) for a in arguments])
-    assert result.exit_code == 0, result.output
-    return path
 
 
 @pytest.fixture(scope="module")

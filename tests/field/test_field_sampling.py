@@ -12,22 +12,9 @@ from typing import Any
 import pytest
 from field_parts import Start, end, get, health, wait_for, wait_until
 from PIL import Image, ImageOps
-from typer.testing import CliRunner
 
 KEEP = "[reservoir]\nsize = 32\nevery_seconds = 0.1\n"
 WATCH = "[drift]\nevery_seconds = 0.1\npictures = 3\n"
-
-
-@pytest.fixture(scope="module")
-def counting(checkpoint: Path, pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny model in INT8 with counters, and in FP32."""
-    import cli
-
-    path = tmp_path_factory.mktemp("counting") / "tiny.lsla"
-    arguments = ["build-engine", checkpoint, "-o", path, "--precision", "int8,fp32", "--data", pictures, "--counters"]
-    result = CliRunner().invoke(cli.app, [str(a) for a in arguments])
-    assert result.exit_code == 0, result.output
-    return path
 
 
 @pytest.fixture
